@@ -1,0 +1,36 @@
+"""Gymnasium environments whose dynamics are a learned Astra world model.
+
+Importing this package registers the environment ids and nothing else: torch, diffusers and transformers are imported
+when the first world is made.
+"""
+
+import os
+from pathlib import Path
+
+import gymnasium as gym
+
+__version__ = "0.1.0"
+
+# GNU OpenMP threads spin at barriers by default, which makes a small model 60 times slower when another process is busy.
+# Only effective before torch is imported; a value that the user has set is kept.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# In a checkout, `astra_gym.envs` and `astra_gym.agents` are the folders beside this one.
+_root = Path(__file__).resolve().parent.parent
+if (_root / "setup.cfg").exists() and str(_root) not in __path__:
+    __path__.append(str(_root))
+
+
+def _register() -> None:
+    gym.register(
+        id="AstraDrive-v0",
+        entry_point="astra_gym.envs.drive:AstraDriveEnv",
+        max_episode_steps=250,
+    )
+    gym.register(
+        id="AstraSim/Drive-v0",
+        entry_point="astra_gym.simulators.car_racing:DriveSim",
+    )
+
+
+_register()

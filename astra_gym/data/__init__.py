@@ -1,0 +1,1 @@
+"""Episodes of real environments: collecting, storing (Minari's format), encoding to latents, drawing clips."""

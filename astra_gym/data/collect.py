@@ -1,0 +1,190 @@
+"""Collect episodes of any Gymnasium environment that renders, in parallel, into a Minari dataset."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from tqdm import tqdm
+
+Policy = Callable[[np.ndarray], np.ndarray]
+PolicyFactory = Callable[[gym.Env, int], Policy]
+
+POLICIES: dict[str, str] = {
+    "random": "astra_gym.data.collect:random_policy",
+    "mixed-driver": "astra_gym.simulators.car_racing:mixed_driver",
+}
+"""Short names of policy factories; any other is given as ``package.module:function``."""
+
+
+@dataclass
+class CollectArgs:
+    """Collect episodes of an environment into a Minari dataset."""
+
+    env: str = "AstraSim/Drive-v0"
+    """Gymnasium id. An environment that does not observe blocks of frames is wrapped in BlockFrames."""
+    output: Path = Path("data/drive/train")
+    """Folder of the dataset; must not hold one yet. An interrupted collection goes on where it was."""
+    policy: str = "mixed-driver"
+    """random, mixed-driver, or package.module:function(env, seed) -> policy(observation) -> action."""
+    episodes: int = 320
+    """Number of episodes; each has its own seed, and so its own track."""
+    blocks: int = 160
+    """Longest episode, in blocks of 4 frames."""
+    first_seed: int = 0
+    """Seeds run from here. Validation uses seeds from 1,000,000, which training never sees."""
+    workers: int = 2
+    """Worker processes."""
+
+
+class _RandomPolicy:
+    def __init__(self, space: gym.Space, seed: int):
+        space.seed(seed)
+        self.space, self.rng = space, np.random.default_rng(seed)
+        self.action, self.left = space.sample(), 0
+
+    def __call__(self, observation: np.ndarray) -> np.ndarray:
+        if self.left == 0:
+            self.action, self.left = self.space.sample(), int(self.rng.integers(1, 9))
+        self.left -= 1
+        return self.action
+
+
+def random_policy(env: gym.Env, seed: int) -> Policy:
+    """Uniformly random actions, each held for 1 to 8 blocks."""
+    return _RandomPolicy(env.action_space, seed)
+
+
+def load_policy(name: str) -> PolicyFactory:
+    """The policy factory called ``name`` (a key of :data:`POLICIES` or ``package.module:function``).
+
+    Raises:
+        ValueError: if there is none.
+    """
+    path = POLICIES.get(name, name)
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"policy: {name!r} is neither one of {sorted(POLICIES)} nor an importable 'package.module:function' ({error})"
+        ) from error
+
+
+def make_block_env(env_id: str) -> gym.Env:
+    """Make ``env_id`` so that one step is one block of frames."""
+    from astra_gym.simulators.blocks import BlockFrames, is_image
+
+    env = gym.make(env_id, disable_env_checker=True)
+    space = env.observation_space
+    if space.shape is not None and len(space.shape) == 4:
+        return env
+    if not is_image(space):
+        env.close()
+        env = gym.make(env_id, render_mode="rgb_array", disable_env_checker=True)
+    return BlockFrames(env)
+
+
+def run_episode(env: gym.Env, policy: Policy, seed: int, blocks: int, observation: np.ndarray) -> dict[str, np.ndarray]:
+    """Roll ``policy`` out from ``observation``, which ``env.reset`` has just returned, for at most ``blocks`` steps."""
+    observations, actions, rewards, terminations, truncations = [observation], [], [], [], []
+    for step in range(blocks):
+        action = policy(observation)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        observations.append(observation)
+        actions.append(action)
+        rewards.append(reward)
+        terminations.append(terminated)
+        truncations.append((truncated or step == blocks - 1) and not terminated)
+        if terminated or truncated:
+            break
+    return {
+        "observations": np.stack(observations),
+        "actions": np.stack(actions),
+        "rewards": np.array(rewards, np.float32),
+        "terminations": np.array(terminations, bool),
+        "truncations": np.array(truncations, bool),
+    }
+
+
+def _collect_seeds(job: tuple[str, str, int, list[int], str]) -> None:
+    """Worker: one file a seed, written atomically, so that an interruption loses at most the episode under way."""
+    env_id, policy_name, blocks, seeds, parts = job
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    env = make_block_env(env_id)
+    factory = load_policy(policy_name)
+    for seed in seeds:
+        observation, _ = env.reset(seed=seed)
+        episode = run_episode(env, factory(env, seed), seed, blocks, observation)
+        temporary = Path(parts) / f".{seed}.npz"
+        np.savez(temporary, **episode)
+        temporary.rename(Path(parts) / f"{seed}.npz")
+    env.close()
+
+
+def collect(args: CollectArgs) -> Path:
+    """Collect the episodes that ``args`` asks for and return the dataset's folder.
+
+    Raises:
+        FileExistsError: if the folder already holds a finished dataset.
+        ValueError: if the environment or the policy cannot be made, or an interrupted collection had other settings.
+    """
+    output = Path(args.output)
+    if (output / "metadata.json").exists():
+        raise FileExistsError(f"output: {output} already holds a dataset; delete it or name another folder")
+    load_policy(args.policy)
+    parts = output.with_name(output.name + ".parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, Any] = {"env": args.env, "policy": args.policy, "blocks": args.blocks}
+    recorded = parts / "settings.json"
+    if recorded.exists() and json.loads(recorded.read_text()) != settings:
+        raise ValueError(f"output: {parts} was begun with {recorded.read_text()}, not {settings}; delete it to begin anew")
+    recorded.write_text(json.dumps(settings))
+
+    seeds = range(args.first_seed, args.first_seed + args.episodes)
+    missing = [seed for seed in seeds if not (parts / f"{seed}.npz").exists()]
+    jobs = [(args.env, args.policy, args.blocks, missing[i : i + 4], str(parts)) for i in range(0, len(missing), 4)]
+    with (
+        multiprocessing.get_context("spawn").Pool(min(args.workers, len(jobs) or 1)) as pool,
+        tqdm(total=args.episodes, initial=args.episodes - len(missing), unit="episode", desc="collect") as bar,
+    ):
+        for job, _ in zip(jobs, pool.imap(_collect_seeds, jobs), strict=True):
+            bar.update(len(job[3]))
+    _merge(parts, output, args, seeds)
+    shutil.rmtree(parts)
+    return output
+
+
+def _merge(parts: Path, output: Path, args: CollectArgs, seeds: range) -> None:
+    import minari
+    from minari.data_collector import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
+    env = make_block_env(args.env)
+    temporary = output.with_name(output.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    storage = MinariStorage.new(
+        temporary,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        env_spec=gym.spec(args.env),
+        jpeg_encoding=False,
+    )
+    env.close()
+    for seed in tqdm(seeds, unit="episode", desc="write"):
+        with np.load(parts / f"{seed}.npz") as episode:
+            storage.update_episodes([EpisodeBuffer(seed=seed, **{key: episode[key] for key in episode.files})])
+    name = f"{args.env.split('/')[-1].lower()}/{output.name}-v0"
+    storage.update_metadata(
+        {"algorithm_name": args.policy, "dataset_id": name, "minari_version": minari.__version__}
+    )
+    temporary.rename(output)

@@ -1,0 +1,95 @@
+"""Turn any Gymnasium environment that renders into one whose step is a block of frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from PIL import Image
+
+Crop = tuple[int, int, int, int]
+
+
+def is_image(space: gym.Space) -> bool:
+    """Whether ``space`` holds RGB images, ``uint8 (H, W, 3)``."""
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3 and space.shape[-1] == 3
+
+
+def resize_frame(frame: np.ndarray, size: int, crop: Crop | None = None) -> np.ndarray:
+    """Crop ``frame`` and scale it to a square by area averaging.
+
+    Args:
+        frame: ``uint8 (H, W, 3)``.
+        size: side of the result in pixels.
+        crop: ``(left, top, right, bottom)`` in pixels of ``frame``; None takes the largest centred square.
+
+    Returns:
+        ``uint8 (size, size, 3)``.
+    """
+    height, width = frame.shape[:2]
+    if crop is None:
+        side = min(height, width)
+        left, top = (width - side) // 2, (height - side) // 2
+        crop = (left, top, left + side, top + side)
+    return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BOX, box=crop))
+
+
+class BlockFrames(gym.Wrapper):
+    """Hold each action for a block of consecutive frames and observe all of them.
+
+    The observation is ``uint8 (frames, size, size, 3)``, oldest frame first; the reward is the sum over the block. Frames
+    are the wrapped environment's observations where those are RGB images, else what its ``render()`` returns. After
+    ``reset`` the block repeats the first frame: the world stood still. An episode that ends within a block repeats its
+    last frame up to the block's length.
+
+    Args:
+        env: environment with image observations or ``render_mode="rgb_array"``.
+        frames: frames (steps of ``env``) a block.
+        size: side of the square frames in pixels.
+        crop: ``(left, top, right, bottom)`` of the source image, None for the largest centred square.
+
+    Raises:
+        ValueError: if ``env`` neither observes nor renders RGB images.
+    """
+
+    def __init__(self, env: gym.Env, frames: int = 4, size: int = 64, crop: Crop | None = None):
+        super().__init__(env)
+        self._observes_image = is_image(env.observation_space)
+        if not self._observes_image and env.render_mode != "rgb_array":
+            raise ValueError(
+                f"env: {env} has no image observations and render_mode={env.render_mode!r}; "
+                "make it with render_mode='rgb_array'"
+            )
+        self.frames, self.size, self.crop = frames, size, crop
+        self.observation_space = spaces.Box(0, 255, (frames, size, size, 3), np.uint8)
+        self.metadata = env.metadata | {"render_modes": ["rgb_array", "rgb_array_list"]}
+        self._block = np.zeros(self.observation_space.shape, np.uint8)
+
+    def _frame(self, observation: Any) -> np.ndarray:
+        image = observation if self._observes_image else self.env.render()
+        return resize_frame(np.asarray(image), self.size, self.crop)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._block = np.stack([self._frame(observation)] * self.frames)
+        return self._block.copy(), info
+
+    def step(self, action):
+        total, block = 0.0, []
+        terminated = truncated = False
+        info: dict[str, Any] = {}
+        for _ in range(self.frames):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            block.append(self._frame(observation))
+            if terminated or truncated:
+                break
+        block += [block[-1]] * (self.frames - len(block))
+        self._block = np.stack(block)
+        return self._block.copy(), total, bool(terminated), bool(truncated), info
+
+    def render(self):
+        """The newest frame, ``uint8 (size, size, 3)``."""
+        return self._block[-1].copy()

@@ -1,0 +1,188 @@
+"""The Drive world's ground truth: Gymnasium's CarRacing-v3 (Box2D), and a driver of adjustable skill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from astra_gym.simulators.blocks import BlockFrames
+
+CROP = (6, 0, 90, 84)
+"""The square above CarRacing's instrument panel, in its 96x96 pixels (left, top, right, bottom)."""
+
+
+class _SkipZoom(gym.Wrapper):
+    """Begin at the final zoom: CarRacing's camera flies in during its first second."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        _, info = self.env.reset(seed=seed, options=options)
+        env = self.env.unwrapped
+        env.t = 1.0
+        return env._render("state_pixels"), info
+
+
+class _LapsGoOn(gym.Wrapper):
+    """Report a finished lap as truncation: nothing in the picture tells where a lap ends."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if terminated and info.get("lap_finished"):
+            terminated, truncated = False, True
+        return observation, reward, terminated, truncated, info
+
+
+class DriveSim(BlockFrames):
+    """CarRacing-v3 in the interface of ``AstraDrive-v0``.
+
+    Physics, reward and pixels are CarRacing's. Three things differ: the picture is the 84x84 square above the instrument
+    panel, scaled to 64x64; the camera does not fly in; a finished lap truncates the episode instead of terminating it.
+    One step holds the action for a block of 4 frames at 50 frames/s, 0.08 s.
+
+    Args:
+        max_episode_blocks: time limit in blocks; None for CarRacing's own 1,000 frames.
+    """
+
+    def __init__(self, max_episode_blocks: int | None = 250, render_mode: str | None = "rgb_array", size: int = 64):
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode: got {render_mode!r}, allowed are None and 'rgb_array'")
+        try:
+            import Box2D  # noqa: F401
+        except ImportError as error:
+            raise ImportError('CarRacing needs Box2D: pip install "astra-gym[sims]"') from error
+        limit = None if max_episode_blocks is None else 4 * max_episode_blocks
+        env = gym.make("CarRacing-v3", max_episode_steps=limit, disable_env_checker=True)
+        super().__init__(_LapsGoOn(_SkipZoom(env)), frames=4, size=size, crop=CROP)
+        self._render_mode = render_mode
+
+    @property
+    def render_mode(self) -> str | None:
+        return self._render_mode
+
+
+@dataclass
+class DriverSkill:
+    """How a :class:`Driver` drives."""
+
+    speed: float = 55.0
+    """Speed aimed at on straight road (CarRacing's units a second; full gas reaches about 100)."""
+    look_ahead: float = 4.0
+    """Track tiles between the car and the point it steers to; more with speed."""
+    caution: float = 1.0
+    """How much bends slow it down; 0 keeps the speed."""
+    noise: float = 0.0
+    """Standard deviation of the slowly wandering steering error."""
+    offset: float = 0.0
+    """Standard deviation of the slowly wandering distance from the centre line, in track half-widths."""
+    keys: bool = False
+    """Steer, gas and brake all or nothing, as with a keyboard."""
+    stunts: float = 0.0
+    """Chance at each block to begin a stunt: one action held for 4 to 16 blocks."""
+    runaway: bool = False
+    """Leave the track and drive straight to the edge of the field."""
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator) -> DriverSkill:
+        """Draw a driver: mostly sane, of varied speed and care, some wild, a few that leave the field."""
+        kind = rng.choice(4, p=[0.5, 0.3, 0.13, 0.07])
+        return cls(
+            speed=float(rng.uniform(20, 75)),
+            look_ahead=float(rng.uniform(3, 7)),
+            caution=float(rng.uniform(0.5, 1.3)),
+            noise=float(rng.uniform(0.0, 0.25)) if kind < 2 else float(rng.uniform(0.2, 0.6)),
+            offset=float(rng.uniform(0.0, 0.8)) if kind < 2 else float(rng.uniform(0.5, 2.0)),
+            keys=bool(rng.random() < 0.35),
+            stunts=[0.0, 0.04, 0.08, 0.0][kind],
+            runaway=bool(kind == 3),
+        )
+
+
+class Driver:
+    """Scripted driver that reads the simulator's state: track, position and speed.
+
+    Args:
+        env: a :class:`DriveSim`, possibly wrapped.
+        skill: how to drive.
+        seed: of the driver's own noise.
+    """
+
+    def __init__(self, env: gym.Env, skill: DriverSkill | None = None, seed: int | None = None):
+        self.car_racing = env.unwrapped
+        self.skill = skill or DriverSkill()
+        self.reset(seed)
+
+    def reset(self, seed: int | None = None) -> None:
+        """Forget the episode; call after the environment's ``reset``."""
+        self.rng = np.random.default_rng(seed)
+        self._steer_error = self._offset = 0.0
+        self._stunt: tuple[int, np.ndarray] = (0, np.zeros(3, np.float32))
+        self._leave_at = int(self.rng.integers(5, 40))
+        self._block = 0
+
+    def __call__(self, observation: np.ndarray | None = None) -> np.ndarray:
+        """The action for the next block, ``float32 (3,)``: steer, gas, brake. The observation is not looked at."""
+        skill, rng = self.skill, self.rng
+        self._block += 1
+        self._steer_error = 0.85 * self._steer_error + 0.53 * skill.noise * rng.standard_normal()
+        self._offset = 0.95 * self._offset + 0.31 * skill.offset * rng.standard_normal()
+        blocks_left, action = self._stunt
+        if blocks_left > 0:
+            self._stunt = (blocks_left - 1, action)
+            return action.copy()
+        if rng.random() < skill.stunts:
+            self._stunt = (int(rng.integers(3, 16)), self._draw_stunt())
+            return self._stunt[1].copy()
+        if skill.runaway and self._block > self._leave_at:
+            return self._leave_field()
+        return self._follow_track()
+
+    def _draw_stunt(self) -> np.ndarray:
+        steer = self.rng.choice([-1.0, 0.0, 1.0, self.rng.uniform(-1, 1)])
+        gas, brake = [(0.0, 0.0), (1.0, 0.0), (0.5, 0.0), (0.0, 0.8), (0.1, 0.0)][self.rng.integers(5)]
+        return np.array([steer, gas, brake], np.float32)
+
+    def _leave_field(self) -> np.ndarray:
+        hull = self.car_racing.car.hull
+        error = self._angle_to(np.array(hull.position), hull.angle)
+        speed = float(np.hypot(*hull.linearVelocity))
+        steer = np.clip(0.5 * hull.angularVelocity - 0.6 * error, -1, 1)
+        gas = np.clip(0.06 * (self.skill.speed - speed), 0.0, 1.0) * (1.0 - 0.8 * min(abs(steer), 1.0))
+        return np.array([steer, gas, 0.0], np.float32)
+
+    def _follow_track(self) -> np.ndarray:
+        skill, hull = self.skill, self.car_racing.car.hull
+        track = np.asarray(self.car_racing.track)
+        centre, heading = track[:, 2:4], track[:, 1]
+        position = np.array(hull.position)
+        speed = float(np.hypot(*hull.linearVelocity))
+        nearest = int(np.argmin(((centre - position) ** 2).sum(1)))
+        ahead = (nearest + int(round(skill.look_ahead + speed / 20))) % len(track)
+        half_width = 40 / 6
+        normal = np.array([np.cos(heading[ahead]), np.sin(heading[ahead])])
+        target = centre[ahead] + self._offset * half_width * normal
+        error = self._angle_to(target - position, hull.angle)
+        bend = max(abs(_wrap(heading[(nearest + k) % len(track)] - heading[nearest])) for k in (6, 10, 14))
+        goal = skill.speed / (1.0 + skill.caution * 1.2 * bend)
+        steer = np.clip(-1.6 * error + self._steer_error, -1, 1)
+        gas = np.clip(0.06 * (goal - speed), 0.0, 1.0) * (1.0 - 0.6 * abs(steer))
+        brake = np.clip(0.03 * (speed - 1.25 * goal), 0.0, 0.8)
+        if skill.keys:
+            steer = np.sign(steer) if abs(steer) > 0.25 else 0.0
+            gas, brake = float(gas > 0.25), 0.8 * float(brake > 0.2)
+        return np.array([steer, gas, brake], np.float32)
+
+    @staticmethod
+    def _angle_to(vector: np.ndarray, hull_angle: float) -> float:
+        """Signed angle (radians, counter-clockwise) from the car's nose to ``vector``."""
+        return _wrap(float(np.arctan2(-vector[0], vector[1])) - hull_angle)
+
+
+def _wrap(angle: float) -> float:
+    return (angle + np.pi) % (2 * np.pi) - np.pi
+
+
+def mixed_driver(env: gym.Env, seed: int) -> Driver:
+    """A driver of random skill for collecting varied data; the same seed gives the same driver."""
+    return Driver(env, DriverSkill.sample(np.random.default_rng([seed, 1])), seed)
