@@ -7,33 +7,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from PIL import Image
 
-Crop = tuple[int, int, int, int]
+from astra_gym.media import Crop, resize_frame
 
 
 def is_image(space: gym.Space) -> bool:
     """Whether ``space`` holds RGB images, ``uint8 (H, W, 3)``."""
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3 and space.shape[-1] == 3
-
-
-def resize_frame(frame: np.ndarray, size: int, crop: Crop | None = None) -> np.ndarray:
-    """Crop ``frame`` and scale it to a square by area averaging.
-
-    Args:
-        frame: ``uint8 (H, W, 3)``.
-        size: side of the result in pixels.
-        crop: ``(left, top, right, bottom)`` in pixels of ``frame``; None takes the largest centred square.
-
-    Returns:
-        ``uint8 (size, size, 3)``.
-    """
-    height, width = frame.shape[:2]
-    if crop is None:
-        side = min(height, width)
-        left, top = (width - side) // 2, (height - side) // 2
-        crop = (left, top, left + side, top + side)
-    return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BOX, box=crop))
 
 
 class BlockFrames(gym.Wrapper):

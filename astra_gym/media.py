@@ -1,0 +1,113 @@
+"""Pictures and videos from outside, brought to the square frames that a world works on."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+Crop = tuple[int, int, int, int]
+Source = np.ndarray | str | os.PathLike
+
+
+def resize_frame(frame: np.ndarray, size: int, crop: Crop | None = None) -> np.ndarray:
+    """Crop ``frame`` and scale it to a square by area averaging.
+
+    Args:
+        frame: ``uint8 (H, W, 3)``.
+        size: side of the result in pixels.
+        crop: ``(left, top, right, bottom)`` in pixels of ``frame``; None takes the largest centred square.
+
+    Returns:
+        ``uint8 (size, size, 3)``.
+    """
+    height, width = frame.shape[:2]
+    if crop is None:
+        side = min(height, width)
+        left, top = (width - side) // 2, (height - side) // 2
+        crop = (left, top, left + side, top + side)
+    return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BOX, box=crop))
+
+
+def load_image(source: Source, size: int) -> np.ndarray:
+    """One picture as a centre-cropped square frame.
+
+    Args:
+        source: ``uint8 (H, W, 3)`` or the path of an image file.
+        size: side of the result in pixels.
+
+    Returns:
+        ``uint8 (size, size, 3)``.
+
+    Raises:
+        ValueError: naming ``image``, if the array has another shape or type or the file cannot be read.
+    """
+    if isinstance(source, np.ndarray):
+        _check_array("image", source, dims=3)
+        return resize_frame(source, size)
+    path = _existing_file("image", source)
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"image: cannot read {str(path)!r} as an image ({error})") from error
+    return resize_frame(pixels, size)
+
+
+def load_video(source: Source, size: int, min_frames: int = 1, max_frames: int | None = None) -> np.ndarray:
+    """The end of a video as centre-cropped square frames, oldest first. The frame rate is taken as it is.
+
+    Args:
+        source: ``uint8 (T, H, W, 3)`` or the path of a video file that ffmpeg reads.
+        size: side of the frames in pixels.
+        min_frames: fewest frames that will do.
+        max_frames: frames to keep, counted from the end; None keeps all.
+
+    Returns:
+        ``uint8 (T', size, size, 3)``, ``T' <= max_frames``.
+
+    Raises:
+        ValueError: naming ``video``, if the array has another shape or type, the file cannot be read, or it is too short.
+    """
+    if isinstance(source, np.ndarray):
+        _check_array("video", source, dims=4)
+        frames = _last_frames(source, size, max_frames)
+    else:
+        path = _existing_file("video", source)
+        try:
+            frames = _last_frames(_decode(path), size, max_frames)
+        except (OSError, ValueError, SyntaxError, RuntimeError) as error:
+            raise ValueError(f"video: cannot read {str(path)!r} as a video ({error})") from error
+    if len(frames) < min_frames:
+        raise ValueError(f"video: got {len(frames)} frames, at least {min_frames} are needed")
+    return np.stack(frames)
+
+
+def _last_frames(frames: Iterable[np.ndarray], size: int, max_frames: int | None) -> list[np.ndarray]:
+    return list(deque((resize_frame(frame, size) for frame in frames), maxlen=max_frames))
+
+
+def _decode(path: Path) -> Iterable[np.ndarray]:
+    import imageio.v3 as iio
+
+    for frame in iio.imiter(path):
+        yield np.asarray(Image.fromarray(frame).convert("RGB"))
+
+
+def _existing_file(name: str, source: str | os.PathLike) -> Path:
+    if not isinstance(source, (str, os.PathLike)):
+        raise ValueError(f"{name}: got {type(source).__name__}, allowed are a uint8 array and the path of a file")
+    path = Path(source)
+    if not path.is_file():
+        raise ValueError(f"{name}: there is no file {str(path)!r}")
+    return path
+
+
+def _check_array(name: str, array: np.ndarray, dims: int) -> None:
+    if array.dtype != np.uint8 or array.ndim != dims or array.shape[-1] != 3 or 0 in array.shape[-3:]:
+        expected = "(H, W, 3)" if dims == 3 else "(T, H, W, 3)"
+        raise ValueError(f"{name}: got {array.dtype} {array.shape}, allowed is uint8 {expected}")
