@@ -71,7 +71,7 @@ def load_video(source: Source, size: int, min_frames: int = 1, max_frames: int |
         ``uint8 (T', size, size, 3)``, ``T' <= max_frames``.
 
     Raises:
-        ValueError: naming ``video``, if the array has another shape or type, the file cannot be read, or it is too short.
+        ValueError: naming ``video``, on an array of another shape or type, an unreadable file, or too few frames.
     """
     if isinstance(source, np.ndarray):
         _check_array("video", source, dims=4)
@@ -80,8 +80,9 @@ def load_video(source: Source, size: int, min_frames: int = 1, max_frames: int |
         path = _existing_file("video", source)
         try:
             frames = _last_frames(_decode(path), size, max_frames)
-        except (OSError, ValueError, SyntaxError, RuntimeError) as error:
-            raise ValueError(f"video: cannot read {str(path)!r} as a video ({error})") from error
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().split("\n")[-1]  # before it stands ffmpeg's whole configuration
+            raise ValueError(f"video: cannot read {str(path)!r} as a video ({reason})") from None
     if len(frames) < min_frames:
         raise ValueError(f"video: got {len(frames)} frames, at least {min_frames} are needed")
     return np.stack(frames)
@@ -92,10 +93,12 @@ def _last_frames(frames: Iterable[np.ndarray], size: int, max_frames: int | None
 
 
 def _decode(path: Path) -> Iterable[np.ndarray]:
-    import imageio.v3 as iio
+    import imageio_ffmpeg
 
-    for frame in iio.imiter(path):
-        yield np.asarray(Image.fromarray(frame).convert("RGB"))
+    frames = imageio_ffmpeg.read_frames(str(path))
+    width, height = next(frames)["size"]
+    for pixels in frames:
+        yield np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
 
 
 def _existing_file(name: str, source: str | os.PathLike) -> Path:

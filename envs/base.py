@@ -1,0 +1,233 @@
+"""What every Astra environment shares: one learned world behind Gymnasium's interface."""
+
+from __future__ import annotations
+
+import os
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+
+from astra_gym.actions import Modality
+from astra_gym.envs.starts import choose_start
+
+if TYPE_CHECKING:
+    import torch
+
+    from astra_gym.envs.window import Window
+    from astra_gym.world import Start, WorldStep
+
+OBS_TYPES = ("block", "frame", "latent")
+RENDER_MODES = ("rgb_array", "rgb_array_list", "human")
+LATENT_BOUND = 16.0
+"""Latent observations are clipped to this; each channel has unit variance over real frames."""
+MAX_HELD_KEYS = 4
+
+
+class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
+    """A Gymnasium environment whose physics is a world model. A scenario is a subclass that names its modality.
+
+    Args:
+        world: name of a bundled world, or the folder of one.
+        render_mode: "rgb_array" renders the newest frame, "rgb_array_list" all frames of the newest block, "human"
+            shows every frame in a window. ``metadata["render_fps"]`` is what Gymnasium's tools need for true speed: in
+            the first two the blocks in a second, as they show one picture a step (rounded, since
+            ``gymnasium.utils.play`` insists on an integer).
+        obs_type: "block" observes all frames of the newest block, "frame" the newest frame, "latent" the model's own
+            description of the block.
+        device: of the model, such as "cpu" or "cuda".
+        dtype: of the transformer, such as "bfloat16"; None takes what is best on the device.
+        num_inference_steps: denoising steps a block; None takes the world's default.
+        guidance_scale: strength of action guidance, 1 is none; None takes the world's default.
+        info_routing: put the router's weights into ``info``.
+
+    Raises:
+        ValueError: naming the argument that is wrong; also where the world's weights are missing or corrupt.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 50}
+    modality: Modality
+    """What an action means here."""
+    simulator_id: str
+    """Gymnasium id of the ground truth, which has the same interface."""
+
+    def __init__(
+        self,
+        world: str | os.PathLike = "small",
+        render_mode: str | None = None,
+        obs_type: str = "block",
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        info_routing: bool = False,
+    ):
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise ValueError(f"render_mode: got {render_mode!r}, allowed are None and {RENDER_MODES}")
+        if obs_type not in OBS_TYPES:
+            raise ValueError(f"obs_type: got {obs_type!r}, allowed are {OBS_TYPES}")
+
+        from astra_gym.bundles import load_bundle
+        from astra_gym.world import World
+
+        bundle = load_bundle(world, device=device, dtype=dtype)
+        if self.modality.name not in bundle.starts:
+            raise ValueError(f"world: {world!r} was not trained for {self.modality.name!r}, only {list(bundle.starts)}")
+        self._world = World(
+            bundle, num_worlds=1, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale
+        )
+        self._bank = bundle.starts[self.modality.name]
+        self.render_mode = render_mode
+        self.obs_type = obs_type
+        self.info_routing = info_routing
+
+        config = bundle.config
+        self.fps: int = config.fps
+        """Frames of video a second."""
+        per_second = self.fps if render_mode in (None, "human") else round(self.fps / config.frames_per_block)
+        self.metadata = type(self).metadata | {"render_fps": per_second}
+        self.action_space = self.modality.action_space
+        self.observation_space = self._make_observation_space()
+        self._start: Start | None = None
+        self._frames = np.zeros((config.frames_per_block, config.frame_size, config.frame_size, 3), np.uint8)
+        self._latent = np.zeros(0, np.float32)
+        self._window: Window | None = None
+
+    def _make_observation_space(self) -> spaces.Box:
+        config = self._world.bundle.config
+        frame = (config.frame_size, config.frame_size, 3)
+        if self.obs_type == "latent":
+            return spaces.Box(-LATENT_BOUND, LATENT_BOUND, self._bank[0].latents.shape[1:], np.float32)
+        return spaces.Box(0, 255, frame if self.obs_type == "frame" else (config.frames_per_block, *frame), np.uint8)
+
+    @property
+    def start(self) -> Start:
+        """Where the episode began.
+
+        Raises:
+            ResetNeeded: before the first ``reset``.
+        """
+        if self._start is None:
+            raise ResetNeeded("call reset() first: no episode has begun")
+        return self._start
+
+    @property
+    def frames(self) -> np.ndarray:
+        """A copy of the newest block, ``uint8 (K, H, W, 3)``, oldest frame first."""
+        return self._frames.copy()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        """Begin an episode.
+
+        Args:
+            seed: fixes the start and everything the world draws later.
+            options: at most one of "start" (place in the world's bank of starts), "image" (``uint8 (H, W, 3)`` or a
+                path) and "video" (``uint8 (T, H, W, 3)`` or a path, oldest frame first); with "video" also "actions",
+                one for each of its whole blocks.
+
+        Raises:
+            ValueError: naming the option that is wrong.
+        """
+        super().reset(seed=seed)
+        drawn = int(self.np_random.integers(len(self._bank)))
+        world_seed = int(self.np_random.integers(2**31))
+        start = choose_start(self._world, self.modality, self._bank, options, drawn)
+        self._frames = self._world.reset([start], [world_seed])[0]
+        self._latent = start.latents[-1].float().cpu().numpy()
+        self._start = start
+        self._show()
+        return self._observation(), self._info(None)
+
+    def step(self, action: np.ndarray):
+        """Hold ``action`` for one block of frames; values beyond the action space are clipped.
+
+        Raises:
+            ResetNeeded: before the first ``reset``.
+            ValueError: on a wrong shape or a number that is not finite.
+        """
+        if self._start is None:
+            raise ResetNeeded("call reset() before step(): no episode has begun")
+        if np.shape(action) != self.action_space.shape:
+            raise ValueError(f"action: got shape {np.shape(action)}, allowed is {self.action_space.shape}")
+        step = self._world.step(self.modality.rows(action)[None])
+        self._frames = step.frames[0]
+        self._latent = step.latents[0].float().cpu().numpy()
+        self._show()
+        return self._observation(), float(step.reward[0]), bool(step.terminated[0]), False, self._info(step)
+
+    def render(self):
+        """The newest frame, the frames of the newest block, or None, as ``render_mode`` says."""
+        if self._start is None:
+            raise ResetNeeded("call reset() before render(): no episode has begun")
+        if self.render_mode is None:
+            gym.logger.warn("render() does nothing without a render_mode: gym.make(..., render_mode='rgb_array')")
+        if self.render_mode == "rgb_array":
+            return self._frames[-1].copy()
+        if self.render_mode == "rgb_array_list":
+            return [frame.copy() for frame in self._frames]
+        return None
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+    def get_state(self) -> dict[str, Any]:
+        """A snapshot of the whole environment for :meth:`set_state`; wrappers, such as a time limit, are not in it."""
+        return {
+            "world": self._world.state(),
+            "np_random": self.np_random.bit_generator.state,
+            "np_random_seed": self.np_random_seed,
+            "start": self.start,
+            "frames": self._frames.copy(),
+            "latent": self._latent.copy(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to a snapshot, of this environment or of another one made with the same arguments."""
+        self._world.load_state(state["world"])
+        self.np_random.bit_generator.state = state["np_random"]
+        self._np_random_seed = state["np_random_seed"]
+        self._start = state["start"]
+        self._frames = state["frames"].copy()
+        self._latent = state["latent"].copy()
+
+    def get_keys_to_action(self) -> dict[tuple[int, ...] | str, np.ndarray]:
+        """Up to four of the bound keys held together, as pygame's key codes, to the action; "" is no key at all.
+
+        For ``gymnasium.utils.play``, which needs every combination spelt out.
+        """
+        import pygame
+
+        names = [name for keys in self.modality.key_bindings for name in keys]
+        codes = {name: getattr(pygame, f"K_{name if len(name) == 1 else name.upper()}") for name in names}
+        table: dict[tuple[int, ...] | str, np.ndarray] = {"": self.modality.from_keys(set())}
+        for count in range(1, MAX_HELD_KEYS + 1):
+            for held in combinations(names, count):
+                table[tuple(codes[name] for name in held)] = self.modality.from_keys(set(held))
+        return table
+
+    def _observation(self) -> np.ndarray:
+        if self.obs_type == "latent":
+            return self._latent.clip(-LATENT_BOUND, LATENT_BOUND)
+        return self._frames[-1].copy() if self.obs_type == "frame" else self._frames.copy()
+
+    def _info(self, step: WorldStep | None) -> dict[str, Any]:
+        info: dict[str, Any] = {"start": -1 if self.start.index is None else self.start.index}
+        if self.info_routing:
+            num_experts = self._world.bundle.transformer.config.num_experts
+            info["routing"] = np.zeros(num_experts, np.float32) if step is None else step.routing[0].copy()
+        return info
+
+    def _show(self) -> None:
+        if self.render_mode != "human":
+            return
+        if self._window is None:
+            from astra_gym.envs.window import Window
+
+            self._window = Window(type(self).__name__, self.fps)
+        self._window.show(self._frames)

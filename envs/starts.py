@@ -1,0 +1,92 @@
+"""Where an episode begins: a place of the bundle's bank, or a picture or video given to ``reset``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from astra_gym.actions import Modality
+from astra_gym.media import load_image, load_video
+
+if TYPE_CHECKING:
+    from astra_gym.bundles import StartBank
+    from astra_gym.world import Start, World
+
+OPTIONS = ("start", "image", "video", "actions")
+"""Keys of ``reset(options=...)``."""
+
+
+def choose_start(
+    world: World, modality: Modality, bank: StartBank, options: Mapping[str, Any] | None, drawn: int
+) -> Start:
+    """The start that ``options`` ask for.
+
+    Args:
+        world: encodes pictures and videos.
+        modality: of the environment's actions.
+        bank: the bundle's starts for this environment.
+        options: of ``reset``; at most one of "start", "image" and "video", and "actions" only beside "video".
+        drawn: place of the bank to use when the options name no beginning.
+
+    Raises:
+        ValueError: naming the option that is wrong.
+    """
+    options = dict(options or {})
+    if unknown := [key for key in options if key not in OPTIONS]:
+        raise ValueError(f"options: got unknown key {unknown[0]!r}, allowed are {OPTIONS}")
+    given = [key for key in ("start", "image", "video") if options.get(key) is not None]
+    if len(given) > 1:
+        raise ValueError(f"options: got {given}, allowed is one of them")
+    if options.get("actions") is not None and given != ["video"]:
+        raise ValueError("actions: allowed only together with the option 'video'")
+    if given == ["image"]:
+        return _image_start(world, modality, options["image"])
+    if given == ["video"]:
+        return _video_start(world, modality, options["video"], options.get("actions"))
+    return bank[_bank_index(options["start"], len(bank)) if given else drawn]
+
+
+def _bank_index(index: Any, size: int) -> int:
+    if not isinstance(index, Integral) or isinstance(index, (bool, np.bool_)) or not 0 <= index < size:
+        raise ValueError(f"start: got {index!r}, allowed are the integers 0 to {size - 1}")
+    return int(index)
+
+
+def _image_start(world: World, modality: Modality, source: Any) -> Start:
+    """A world that stood still: the picture repeated for one block, the action unknown."""
+    from astra_gym.world import Start
+
+    config = world.bundle.config
+    image = load_image(source, config.frame_size)
+    latents = world.encode(np.stack([image] * config.frames_per_block))
+    return Start(latents, _rows(modality, None, len(latents)))
+
+
+def _video_start(world: World, modality: Modality, source: Any, actions: Any) -> Start:
+    """The last whole blocks of a video, with the actions that led to them where they are known."""
+    from astra_gym.world import Start
+
+    config = world.bundle.config
+    per_block = config.frames_per_block
+    video = load_video(source, config.frame_size, min_frames=per_block)
+    blocks = len(video) // per_block
+    rows = _rows(modality, actions, blocks)
+    return Start(world.encode(video[-blocks * per_block :]), rows)
+
+
+def _rows(modality: Modality, actions: Any, blocks: int):
+    """Model rows ``(blocks, row_dim)`` of the given actions; of unknown ones where ``actions`` is None."""
+    import torch
+
+    if actions is None:
+        return torch.zeros(blocks, modality.row_dim)
+    expected = (blocks, modality.action_dim)
+    if np.shape(actions) != expected:
+        raise ValueError(f"actions: got shape {np.shape(actions)}, allowed is {expected}: one action for each block")
+    try:
+        return torch.from_numpy(modality.rows(actions))
+    except ValueError as error:
+        raise ValueError(f"actions: {error}") from error
