@@ -1,0 +1,190 @@
+"""Bundles: a trained world on disk (weights, settings, start bank) and in memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from astra_gym.models.autoencoder import BlockAutoencoder
+from astra_gym.models.heads import RewardHeads
+from astra_gym.models.transformer import AstraTransformer
+from astra_gym.sampler import FlowConfig
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+@dataclass
+class WorldConfig:
+    """What a bundle says of itself, stored as ``world.json``."""
+
+    frames_per_block: int = 4
+    frame_size: int = 64
+    fps: int = 50
+    """Frames a second of the simulator that the world imitates."""
+    num_inference_steps: int = 2
+    """Euler steps a block by default."""
+    guidance_scale: float = 1.0
+    """Action-free guidance by default; 1 is off."""
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    termination_rewards: dict[str, float] = field(default_factory=dict)
+    """For each scenario that can end: mean reward of the block that ends an episode."""
+
+    def save(self, folder: Path) -> None:
+        (folder / "world.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> WorldConfig:
+        """Read ``world.json``; unknown or misspelt keys are refused."""
+        path = folder / "world.json"
+        try:
+            values = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"world: {path} is not valid JSON ({error})") from error
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"world: {path} has unknown keys {unknown}, allowed are {sorted(known)}")
+        return cls(**{**values, "flow": FlowConfig(**values.get("flow", {}))})
+
+
+@dataclass
+class Start:
+    """A real beginning of an episode: what the world remembers before the first step."""
+
+    latents: Tensor
+    """float32 (T, C, h, w), newest last."""
+    rows: Tensor
+    """float32 (T, row_dim); ``rows[i]`` led to ``latents[i]``, zeros where the action is unknown."""
+    sim_seed: int | None = None
+    """The same beginning in the simulator: ``reset(seed=sim_seed)`` …"""
+    sim_actions: np.ndarray | None = None
+    """… then these actions, float32 (n, action_dim), the last of which leads to the newest block."""
+    index: int | None = None
+    """Place in the bundle's bank, None for a start that is not from there."""
+
+
+class StartBank:
+    """The starts of one scenario, stored as one safetensors file."""
+
+    def __init__(self, tensors: dict[str, Tensor]):
+        self.tensors = tensors
+
+    @classmethod
+    def from_starts(cls, starts: list[Start]) -> StartBank:
+        actions = [np.asarray(start.sim_actions, np.float32) for start in starts]
+        lengths = np.cumsum([0] + [len(a) for a in actions])
+        return cls(
+            {
+                "latents": torch.stack([start.latents for start in starts]).half(),
+                "rows": torch.stack([start.rows for start in starts]),
+                "sim_seeds": torch.tensor([start.sim_seed for start in starts]),
+                "sim_actions": torch.from_numpy(np.concatenate(actions)),
+                "sim_offsets": torch.from_numpy(lengths),
+            }
+        )
+
+    def __len__(self) -> int:
+        return len(self.tensors["sim_seeds"])
+
+    def __getitem__(self, index: int) -> Start:
+        if not 0 <= index < len(self):
+            raise ValueError(f"start: got {index}, allowed are 0 to {len(self) - 1}")
+        first, last = self.tensors["sim_offsets"][index : index + 2].tolist()
+        return Start(
+            latents=self.tensors["latents"][index].float(),
+            rows=self.tensors["rows"][index],
+            sim_seed=int(self.tensors["sim_seeds"][index]),
+            sim_actions=self.tensors["sim_actions"][first:last].numpy(),
+            index=index,
+        )
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> StartBank:
+        return cls(load_file(path))
+
+
+@dataclass
+class Bundle:
+    """A world's parts, ready to run."""
+
+    config: WorldConfig
+    transformer: AstraTransformer
+    autoencoder: BlockAutoencoder
+    heads: RewardHeads
+    starts: dict[str, StartBank]
+    """By scenario."""
+
+    def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write the bundle, its weights as ``dtype``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.save(folder)
+        for name in ("transformer", "autoencoder", "heads"):
+            module = getattr(self, name)
+            original = {key: value.clone() for key, value in module.state_dict().items()}
+            module.to(dtype).save_pretrained(folder / name)
+            module.float().load_state_dict(original)
+        for scenario, bank in self.starts.items():
+            bank.save(folder / "starts" / f"{scenario}.safetensors")
+
+
+def bundled_worlds() -> list[str]:
+    """Names of the worlds that ship with the package."""
+    return sorted(path.parent.name for path in PRETRAINED.glob("*/world.json"))
+
+
+def load_bundle(
+    world: str | Path = "small", device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None
+) -> Bundle:
+    """Load a world.
+
+    Args:
+        world: name of a bundled world, or a folder that :meth:`Bundle.save` wrote.
+        device: where to put it.
+        dtype: of the transformer and the decoder, a torch dtype or its name; None for float32.
+
+    Raises:
+        FileNotFoundError: if there is no such world, or a file of it is missing.
+        ValueError: if a file is corrupt or does not fit its configuration, or the device or dtype is unknown.
+    """
+    folder = PRETRAINED / world if str(world) in bundled_worlds() else Path(world)
+    if not (folder / "world.json").is_file():
+        raise FileNotFoundError(
+            f"world: {str(world)!r} is neither a bundled world {bundled_worlds()} nor a folder with a world.json"
+        )
+    torch_dtype = _resolve_dtype(dtype)
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: got {device!r}, which torch cannot use here ({error})") from error
+    modules = {}
+    for name, cls in (("transformer", AstraTransformer), ("autoencoder", BlockAutoencoder), ("heads", RewardHeads)):
+        if not (folder / name / "diffusion_pytorch_model.safetensors").is_file():
+            raise FileNotFoundError(f"world: {folder / name} has no diffusion_pytorch_model.safetensors")
+        try:
+            module = cls.from_pretrained(folder / name, torch_dtype=torch_dtype, low_cpu_mem_usage=False)
+        except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
+            raise ValueError(f"world: the weights in {folder / name} are corrupt or do not fit their config: {error}") from error
+        modules[name] = module.to(target).eval().requires_grad_(False)
+    try:
+        starts = {path.stem: StartBank.load(path) for path in sorted((folder / "starts").glob("*.safetensors"))}
+    except SafetensorError as error:
+        raise ValueError(f"world: a start bank in {folder / 'starts'} is corrupt: {error}") from error
+    return Bundle(config=WorldConfig.load(folder), starts=starts, **modules)
+
+
+def _resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    resolved = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.float32
+    if resolved not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"dtype: got {dtype!r}, allowed are float32, bfloat16 and float16")
+    return resolved

@@ -1,0 +1,130 @@
+"""Read Minari datasets of frame blocks, and cache their latents."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from astra_gym.models.autoencoder import BlockAutoencoder, to_model
+
+
+@dataclass
+class Episode:
+    """One episode of T steps; ``blocks[i + 1]`` is what ``actions[i]`` led to."""
+
+    seed: int
+    blocks: np.ndarray
+    """uint8 (T + 1, K, H, W, 3)"""
+    actions: np.ndarray
+    """float32 (T, action_dim), physical units"""
+    rewards: np.ndarray
+    """float32 (T,)"""
+    terminations: np.ndarray
+    """bool (T,)"""
+
+
+def open_storage(path: Path):
+    """The Minari storage in a folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    from minari.dataset.minari_storage import MinariStorage
+
+    if not (Path(path) / "metadata.json").exists():
+        raise FileNotFoundError(f"data: no Minari dataset in {path}; make one with `astra-gym collect --output {path}`")
+    return MinariStorage.read(path)
+
+
+def read_episodes(path: Path) -> Iterator[Episode]:
+    """The episodes of a Minari dataset in order, one in memory at a time."""
+    storage = open_storage(path)
+    indices = range(storage.total_episodes)
+    seeds = [metadata.get("seed", -1) for metadata in storage.get_episode_metadata(indices)]
+    for seed, raw in zip(seeds, storage.get_episodes(indices), strict=True):
+        yield Episode(
+            seed=seed,
+            blocks=raw["observations"],
+            actions=np.asarray(raw["actions"], np.float32),
+            rewards=np.asarray(raw["rewards"], np.float32),
+            terminations=np.asarray(raw["terminations"], bool),
+        )
+
+
+def load_blocks(path: Path) -> torch.Tensor:
+    """Every block of a dataset in memory, ``uint8 (N, K, H, W, 3)``."""
+    return torch.cat([torch.from_numpy(episode.blocks) for episode in tqdm(read_episodes(path), desc=f"read {path}")])
+
+
+@dataclass
+class LatentEpisodes:
+    """A dataset as latents: episodes laid end to end, ``offsets[e]`` to ``offsets[e + 1]`` is episode e."""
+
+    latents: torch.Tensor
+    """float16 (N, C, h, w)"""
+    actions: torch.Tensor
+    """float32 (N, action_dim), physical units; the action that led to each block, NaN where there was none"""
+    rewards: torch.Tensor
+    """float32 (N,)"""
+    terminations: torch.Tensor
+    """bool (N,)"""
+    offsets: torch.Tensor
+    """int64 (episodes + 1,)"""
+    seeds: torch.Tensor
+    """int64 (episodes,)"""
+
+
+@torch.inference_mode()
+def encode_blocks(autoencoder: BlockAutoencoder, blocks: np.ndarray, batch_size: int = 64) -> torch.Tensor:
+    """uint8 blocks ``(N, K, H, W, 3)`` to float32 latents ``(N, C, h, w)`` on the CPU."""
+    device = autoencoder.device
+    latents = []
+    for i in range(0, len(blocks), batch_size):
+        batch = torch.from_numpy(blocks[i : i + batch_size]).to(device)
+        latents.append(autoencoder.encode(to_model(batch).to(autoencoder.dtype)).float().cpu())
+    return torch.cat(latents)
+
+
+def _fingerprint(autoencoder: BlockAutoencoder, path: Path) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(autoencoder.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+    digest.update((Path(path) / "metadata.json").read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def latent_episodes(path: Path, autoencoder: BlockAutoencoder) -> LatentEpisodes:
+    """Encode a dataset once; later calls with the same weights and data read the cache beside it."""
+    path = Path(path)
+    cache = path.with_name(f"{path.name}.latents-{_fingerprint(autoencoder, path)}.pt")
+    if cache.exists():
+        return LatentEpisodes(**torch.load(cache, weights_only=True))
+    parts: dict[str, list] = {key: [] for key in ("latents", "actions", "rewards", "terminations")}
+    offsets, seeds = [0], []
+    total = open_storage(path).total_episodes
+    for episode in tqdm(read_episodes(path), total=total, desc=f"encode {path}", unit="episode"):
+        steps, dim = episode.actions.shape
+        parts["latents"].append(encode_blocks(autoencoder, episode.blocks).half())
+        parts["actions"].append(np.concatenate([np.full((1, dim), np.nan, np.float32), episode.actions]))
+        parts["rewards"].append(np.concatenate([np.zeros(1, np.float32), episode.rewards]))
+        parts["terminations"].append(np.concatenate([np.zeros(1, bool), episode.terminations]))
+        offsets.append(offsets[-1] + steps + 1)
+        seeds.append(episode.seed)
+    data = LatentEpisodes(
+        latents=torch.cat(parts["latents"]),
+        actions=torch.from_numpy(np.concatenate(parts["actions"])),
+        rewards=torch.from_numpy(np.concatenate(parts["rewards"])),
+        terminations=torch.from_numpy(np.concatenate(parts["terminations"])),
+        offsets=torch.tensor(offsets),
+        seeds=torch.tensor(seeds),
+    )
+    temporary = cache.with_suffix(".tmp")
+    torch.save(vars(data), temporary)
+    temporary.rename(cache)
+    return data

@@ -1,0 +1,108 @@
+"""Block autoencoder: a block of K video frames and one latent frame, both ways."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around an activation; the identity at initialisation, so that no normalisation is needed."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_out(F.silu(self.conv_in(F.silu(x))))
+
+
+class BlockAutoencoder(ModelMixin, ConfigMixin):
+    """K frames as the channels of one image ⇄ one latent frame an eighth of its width and height.
+
+    The convolutions see all frames of a block at once, so the latent frame holds their motion. The encoder runs only
+    where real frames come in; the decoder runs at every step, so it is narrow and does its work at low resolution.
+    Latents have zero mean and unit variance in each channel (a batch normalisation without affine parameters, whose
+    running statistics are stored with the weights).
+
+    Args:
+        frames_per_block: frames K in a block.
+        latent_channels: channels C of a latent frame.
+        encoder_channels: widths at 1/4 and 1/8 of the frame's size.
+        decoder_channels: widths at 1/8, 1/4 and 1/2 of the frame's size.
+        decoder_blocks: residual blocks at each of the decoder's sizes.
+    """
+
+    _supports_gradient_checkpointing = False
+
+    @register_to_config
+    def __init__(
+        self,
+        frames_per_block: int = 4,
+        latent_channels: int = 32,
+        encoder_channels: tuple[int, int] = (128, 192),
+        decoder_channels: tuple[int, int, int] = (160, 96, 48),
+        decoder_blocks: tuple[int, int, int] = (2, 2, 1),
+    ):
+        super().__init__()
+        pixels = 3 * frames_per_block
+        wide, wider = encoder_channels
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(16 * pixels, wide, 3, padding=1),
+            ResidualBlock(wide),
+            ResidualBlock(wide),
+            nn.Conv2d(wide, wider, 4, stride=2, padding=1),
+            ResidualBlock(wider),
+            ResidualBlock(wider),
+            nn.SiLU(),
+            nn.Conv2d(wider, latent_channels, 1),
+        )
+        self.normalize = nn.BatchNorm2d(latent_channels, affine=False, momentum=0.02)
+
+        layers: list[nn.Module] = []
+        width_in = latent_channels
+        for width, blocks in zip(decoder_channels, decoder_blocks, strict=True):
+            if layers:
+                layers += [nn.Conv2d(width_in, 4 * width, 1), nn.PixelShuffle(2)]
+            else:
+                layers.append(nn.Conv2d(width_in, width, 3, padding=1))
+            layers += [ResidualBlock(width) for _ in range(blocks)]
+            width_in = width
+        layers += [nn.SiLU(), nn.Conv2d(width_in, 4 * pixels, 3, padding=1), nn.PixelShuffle(2)]
+        self.decoder = nn.Sequential(*layers)
+
+    def encode(self, blocks: Tensor) -> Tensor:
+        """Frames in [-1, 1], ``(B, K, 3, H, W)``, to latents ``(B, C, H/8, W/8)``."""
+        images = blocks.flatten(1, 2).to(memory_format=torch.channels_last)
+        return self.normalize(self.encoder(images))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents ``(B, C, h, w)`` to frames ``(B, K, 3, 8h, 8w)``, about [-1, 1], not clipped."""
+        images = self.decoder(latents.to(memory_format=torch.channels_last))
+        return images.unflatten(1, (self.config.frames_per_block, 3))
+
+    def forward(self, blocks: Tensor, latent_noise: float = 0.0, generator: torch.Generator | None = None):
+        """Encode, add noise of standard deviation ``latent_noise``, decode; returns (frames, latents)."""
+        latents = self.encode(blocks)
+        noisy = latents
+        if latent_noise:
+            noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+            noisy = latents + latent_noise * noise.to(latents.dtype)
+        return self.decode(noisy), latents
+
+
+def to_model(frames: Tensor) -> Tensor:
+    """uint8 frames ``(..., H, W, 3)`` to the autoencoder's ``(..., 3, H, W)`` in [-1, 1]."""
+    return frames.movedim(-1, -3).float() / 127.5 - 1.0
+
+
+def to_pixels(frames: Tensor) -> Tensor:
+    """The autoencoder's frames ``(..., 3, H, W)`` to uint8 ``(..., H, W, 3)``."""
+    return ((frames.float() + 1.0) * 127.5).round_().clamp_(0, 255).to(torch.uint8).movedim(-3, -1)

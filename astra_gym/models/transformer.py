@@ -1,0 +1,362 @@
+"""The Astra transformer: Wan's block with an action-aware adapter, over video latents.
+
+Read it from the top: attention → feed-forward → block → model. Two attention layouts share all of it:
+
+- "causal" (the bundled world): every latent frame attends to itself, to the frames of a sliding window before it and,
+  farther back, to one summary token a frame. Keys and values of history are computed once (:mod:`astra_gym.memory`).
+- "packed" (the released weights): history is compressed into a few tokens that attend both ways.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from astra_gym.models.action_experts import ActionEncoder, ActionExperts, RoutedActions
+
+
+class LayerCache(Protocol):
+    """Where one layer's attention finds the keys and values of history."""
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """History's keys and values followed by the given ones, each ``(B, heads, tokens, head_dim)``."""
+
+
+def rotary_angles(positions: Tensor, head_dim: int) -> Tensor:
+    """Angles of the 3-D rotary embedding, ``(..., head_dim / 2)``, from positions ``(..., 3)`` in time, height, width.
+
+    Height and width take a third of the head each, rounded down to pairs, time the rest (as in Wan2.1); base 10,000.
+    Computed in float64, since time grows without bound.
+    """
+    spatial = 2 * (head_dim // 6)
+    angles = []
+    for axis, dim in enumerate((head_dim - 2 * spatial, spatial, spatial)):
+        frequencies = 10_000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64, device=positions.device) / dim)
+        angles.append(positions[..., axis, None].double() * frequencies)
+    return torch.cat(angles, -1)
+
+
+class Rotary(NamedTuple):
+    """Cosine and sine of the rotary angles, broadcastable to ``(B, tokens, heads, head_dim / 2)``."""
+
+    cos: Tensor
+    sin: Tensor
+
+    @classmethod
+    def from_positions(cls, positions: Tensor, head_dim: int, dtype: torch.dtype = torch.float32) -> Rotary:
+        angles = rotary_angles(positions, head_dim).unsqueeze(-2)
+        return cls(angles.cos().to(dtype), angles.sin().to(dtype))
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Rotate adjacent pairs of ``x (B, tokens, heads, head_dim)``."""
+        even, odd = x[..., 0::2], x[..., 1::2]
+        pairs = (even * self.cos - odd * self.sin, even * self.sin + odd * self.cos)
+        return torch.stack(pairs, -1).flatten(-2).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with queries and keys RMS-normalised over the whole width."""
+
+    def __init__(self, dim: int, num_heads: int, eps: float):
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_q = nn.Linear(dim, dim)
+        self.to_k = nn.Linear(dim, dim)
+        self.to_v = nn.Linear(dim, dim)
+        self.to_out = nn.Linear(dim, dim)
+        self.norm_q = nn.RMSNorm(dim, eps=eps)
+        self.norm_k = nn.RMSNorm(dim, eps=eps)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1))
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary | None = None,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """Attend from tokens ``x (B, N, dim)`` to ``context (B, M, dim)``, by default to themselves and to history."""
+        source = x if context is None else context
+        q, k = self._heads(self.norm_q(self.to_q(x))), self._heads(self.norm_k(self.to_k(source)))
+        v = self._heads(self.to_v(source)).transpose(1, 2)
+        if rotary is not None:
+            q, k = rotary.rotate(q), rotary.rotate(k)
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.to_out(out.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around a GELU; optionally a depthwise 3x3 convolution over each frame's token grid before them."""
+
+    def __init__(self, dim: int, hidden_dim: int, local_grid: tuple[int, int] | None):
+        super().__init__()
+        self.linear_in = nn.Linear(dim, hidden_dim)
+        self.linear_out = nn.Linear(hidden_dim, dim)
+        self.local_grid = local_grid
+        if local_grid is not None:
+            self.local_mix = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+            nn.init.zeros_(self.local_mix.weight)
+            nn.init.zeros_(self.local_mix.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x (B, F, S, dim)``; with a grid, its first h * w tokens of each frame are the frame's own."""
+        if self.local_grid is not None:
+            x = x + self._mix(x)
+        return self.linear_out(F.gelu(self.linear_in(x), approximate="tanh"))
+
+    def _mix(self, x: Tensor) -> Tensor:
+        height, width = self.local_grid
+        grid = x[:, :, : height * width].flatten(0, 1).unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        mixed = self.local_mix(grid).permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, x.shape[:2])
+        return F.pad(mixed, (0, 0, 0, x.shape[2] - height * width))
+
+
+class AstraBlock(nn.Module):
+    """Wan's block with the action-aware adapter: experts before self-attention, a projector after it."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        ffn_dim: int,
+        eps: float,
+        num_experts: int,
+        code_dim: int,
+        cross_attention: bool,
+        local_grid: tuple[int, int] | None,
+    ):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=eps, elementwise_affine=False)
+        self.experts = ActionExperts(num_experts, code_dim, dim)
+        self.attn1 = Attention(dim, num_heads, eps)
+        self.projector = nn.Linear(dim, dim)
+        nn.init.eye_(self.projector.weight)
+        nn.init.zeros_(self.projector.bias)
+        if cross_attention:
+            self.norm2 = nn.LayerNorm(dim, eps=eps)
+            self.attn2 = Attention(dim, num_heads, eps)
+        self.norm3 = nn.LayerNorm(dim, eps=eps, elementwise_affine=False)
+        self.ffn = FeedForward(dim, ffn_dim, local_grid)
+        self.scale_shift_table = nn.Parameter(torch.randn(6, dim) * dim**-0.5)
+
+    def forward(
+        self,
+        x: Tensor,
+        actions: Tensor,
+        modulation: Tensor,
+        rotary: Rotary,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """One block.
+
+        Args:
+            x: tokens ``(B, F, S, dim)``: F latent frames (or one sequence) of S tokens.
+            actions: the experts' output for each token's latent frame, broadcastable to ``x``.
+            modulation: projected time embedding ``(B, F, 6, dim)``.
+            rotary: of all F * S tokens.
+            context: text ``(B, M, dim)``, or None.
+            mask: boolean attention mask over the F * S tokens (and history), or None.
+            cache: keys and values of history, or None.
+        """
+        table = (self.scale_shift_table + modulation.float()).to(x.dtype).unsqueeze(3)
+        shift1, scale1, gate1, shift2, scale2, gate2 = table.unbind(2)
+        h = self.norm1(x) * (1 + scale1) + shift1 + actions
+        h = self.attn1(h.flatten(1, 2), rotary, mask=mask, cache=cache)
+        x = x + gate1 * self.projector(h).view_as(x)
+        if context is not None:
+            x = x + self.attn2(self.norm2(x).flatten(1, 2), context=context).view_as(x)
+        return x + gate2 * self.ffn(self.norm3(x) * (1 + scale2) + shift2)
+
+
+class TimeEmbedding(nn.Module):
+    """Noise level to modulation: a sinusoid, an MLP, and the projection that all blocks share. Runs in float32."""
+
+    def __init__(self, freq_dim: int, dim: int):
+        super().__init__()
+        self.freq_dim = freq_dim
+        self.linear_1 = nn.Linear(freq_dim, dim)
+        self.linear_2 = nn.Linear(dim, dim)
+        self.projection = nn.Linear(dim, 6 * dim)
+
+    def forward(self, noise_level: Tensor) -> tuple[Tensor, Tensor]:
+        """Levels ``(...)`` in [0, 1] to the embedding ``(..., dim)`` and the blocks' modulation ``(..., 6, dim)``."""
+        half = self.freq_dim // 2
+        exponent = torch.arange(half, dtype=torch.float64, device=noise_level.device) / half
+        angles = 1000.0 * noise_level.double()[..., None] * torch.exp(-math.log(10_000.0) * exponent)
+        sinusoid = torch.cat([angles.cos(), angles.sin()], -1).to(self.linear_1.weight.dtype)
+        embedding = self.linear_2(F.silu(self.linear_1(sinusoid)))
+        return embedding, self.projection(F.silu(embedding)).unflatten(-1, (6, -1))
+
+
+class TransformerOutput(NamedTuple):
+    sample: Tensor
+    """(B, F, C, h, w): the network's output for each latent frame."""
+    features: Tensor
+    """(B, F, 2 * dim): what the heads read: the mean over a frame's tokens, and its summary token."""
+    actions: RoutedActions
+
+
+class AstraTransformer(ModelMixin, ConfigMixin):
+    """Diffusion transformer over latent frames, conditioned on an action a frame.
+
+    Args:
+        in_channels: channels C of a latent frame.
+        latent_size: height and width of a latent frame (causal layout; the packed one takes any size).
+        patch_size: side of the square of latents that makes a token.
+        num_attention_heads, attention_head_dim: their product is the width.
+        num_layers, ffn_dim, freq_dim, eps: as in Wan2.1.
+        text_dim: width of text embeddings for cross-attention, None for none.
+        attention: "causal" or "packed" (see the module's docstring).
+        window: latent frames of history that are attended to in full (causal).
+        summary_window: latent frames before those that are seen through their summary token (causal).
+        condition_on_previous: give each frame's tokens the latent before it as further channels (causal).
+        local_mixing: depthwise 3x3 convolution over each frame's tokens in the feed-forward (causal).
+        modalities: row length of each modality's actions.
+        action_dim: width of the shared action space.
+        action_hidden_dim: hidden width of the modality projectors, None for a single linear layer.
+        num_experts, top_k, routing: the mixture of action experts; routing is "learned" or "fixed".
+    """
+
+    _supports_gradient_checkpointing = False
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 32,
+        latent_size: tuple[int, int] = (8, 8),
+        patch_size: int = 2,
+        num_attention_heads: int = 4,
+        attention_head_dim: int = 64,
+        num_layers: int = 6,
+        ffn_dim: int = 1024,
+        freq_dim: int = 256,
+        eps: float = 1e-6,
+        text_dim: int | None = None,
+        attention: str = "causal",
+        window: int = 6,
+        summary_window: int = 10,
+        condition_on_previous: bool = True,
+        local_mixing: bool = True,
+        modalities: dict[str, int] | None = None,
+        action_dim: int = 25,
+        action_hidden_dim: int | None = 128,
+        num_experts: int = 4,
+        top_k: int = 2,
+        routing: str = "learned",
+    ):
+        super().__init__()
+        if attention not in ("causal", "packed"):
+            raise ValueError(f"attention: got {attention!r}, allowed are 'causal' and 'packed'")
+        if not modalities:
+            raise ValueError("modalities: name at least one, as {name: row length}")
+        dim = num_attention_heads * attention_head_dim
+        grid = (latent_size[0] // patch_size, latent_size[1] // patch_size)
+        patch_dim = in_channels * patch_size**2
+        self.patch_embedding = nn.Linear(patch_dim * (2 if condition_on_previous else 1), dim)
+        self.summary_embedding = nn.Linear(in_channels * latent_size[0] * latent_size[1], dim)
+        self.time_embedding = TimeEmbedding(freq_dim, dim)
+        self.action_encoder = ActionEncoder(modalities, action_dim, action_hidden_dim, num_experts, top_k, routing)
+        self.blocks = nn.ModuleList(
+            AstraBlock(
+                dim,
+                num_attention_heads,
+                ffn_dim,
+                eps,
+                num_experts,
+                action_dim,
+                cross_attention=text_dim is not None,
+                local_grid=grid if local_mixing else None,
+            )
+            for _ in range(num_layers)
+        )
+        self.norm_out = nn.LayerNorm(dim, eps=eps, elementwise_affine=False)
+        self.proj_out = nn.Linear(dim, patch_dim)
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)
+        self.scale_shift_table = nn.Parameter(torch.randn(2, dim) * dim**-0.5)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tokens a latent frame has in height and width."""
+        height, width = self.config.latent_size
+        return height // self.config.patch_size, width // self.config.patch_size
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Tokens a latent frame has in the causal layout: its patches and its summary."""
+        return self.grid[0] * self.grid[1] + 1
+
+    def positions(self, times: Tensor) -> Tensor:
+        """Rotary positions ``(..., S, 3)`` of the tokens of frames at ``times (...)``; the summary sits at the centre."""
+        height, width = self.grid
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        place = torch.stack([rows.flatten(), columns.flatten()], -1).double()
+        place = torch.cat([place, place.mean(0, keepdim=True)]).to(times.device)
+        times = times.double()[..., None, None].expand(*times.shape, len(place), 1)
+        return torch.cat([times, place.expand(*times.shape[:-1], 2)], -1)
+
+    def _patchify(self, latents: Tensor) -> Tensor:
+        """``(B, F, C, H, W)`` to ``(B, F, h * w, C * p * p)``."""
+        p = self.config.patch_size
+        x = latents.unflatten(-1, (-1, p)).unflatten(-3, (-1, p))  # B F C h p w p
+        return x.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(2, 3)
+
+    def _unpatchify(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        """``(B, F, h * w, C * p * p)`` to ``(B, F, C, H, W)``."""
+        p = self.config.patch_size
+        x = patches.unflatten(2, grid).unflatten(-1, (-1, p, p))  # B F h w C p p
+        return x.permute(0, 1, 4, 2, 5, 3, 6).flatten(-2).flatten(-3, -2)
+
+    def forward(
+        self,
+        latents: Tensor,
+        noise_level: Tensor,
+        actions: RoutedActions,
+        times: Tensor,
+        previous: Tensor | None = None,
+        mask: Tensor | None = None,
+        caches: list[LayerCache] | None = None,
+        context: Tensor | None = None,
+    ) -> TransformerOutput:
+        """The causal layout.
+
+        Args:
+            latents: noisy latent frames ``(B, F, C, H, W)``.
+            noise_level: of each frame, ``(B, F)`` in [0, 1].
+            actions: each frame's action out of :attr:`action_encoder`, tensors ``(B, F, ...)``.
+            times: index in time of each frame, ``(B, F)``; only differences matter.
+            previous: the latent frame before each, ``(B, F, C, H, W)``, zeros where there is none.
+            mask: boolean ``(tokens, keys)`` or ``(B, 1, tokens, keys)``; True may be attended to.
+            caches: for each layer the keys and values of history.
+            context: text embeddings for cross-attention.
+        """
+        inputs = self._patchify(latents)
+        if self.config.condition_on_previous:
+            inputs = torch.cat([inputs, self._patchify(previous)], -1)
+        tokens = self.patch_embedding(inputs)
+        summary = self.summary_embedding(latents.flatten(2)).unsqueeze(2)
+        x = torch.cat([tokens, summary], 2)
+        embedding, modulation = self.time_embedding(noise_level)
+        rotary = Rotary.from_positions(self.positions(times).flatten(1, 2), self.config.attention_head_dim)
+        for i, block in enumerate(self.blocks):
+            adapter = block.experts(actions).unsqueeze(2)
+            x = block(x, adapter, modulation, rotary, context, mask, caches[i] if caches else None)
+        x = self.norm_out(x)
+        features = torch.cat([x[:, :, :-1].mean(2), x[:, :, -1]], -1)
+        shift, scale = (self.scale_shift_table + embedding.float().unsqueeze(2)).to(x.dtype).unsqueeze(3).unbind(2)
+        sample = self.proj_out(x[:, :, :-1] * (1 + scale) + shift)
+        return TransformerOutput(self._unpatchify(sample, self.grid), features, actions)

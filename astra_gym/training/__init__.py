@@ -1,0 +1,1 @@
+"""Training: the autoencoder, then the transformer and its heads, then the bundle that ships."""

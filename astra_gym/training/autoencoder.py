@@ -1,0 +1,72 @@
+"""First stage: the block autoencoder."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from astra_gym.models.autoencoder import BlockAutoencoder, to_model, to_pixels
+
+
+def peak_signal_to_noise(frames: Tensor, truth: Tensor) -> float:
+    """PSNR in dB of uint8 frames, from the mean squared error over all of them."""
+    error = (frames.float() - truth.float()).square().mean()
+    return float(10 * torch.log10(255.0**2 / error))
+
+
+class AutoencoderStage:
+    """Reconstruct blocks from slightly noisy latents: pixels and their gradients, so that edges stay sharp.
+
+    Args:
+        model: the autoencoder.
+        train: uint8 blocks ``(N, K, H, W, 3)``.
+        validation: the same from episodes that training never sees.
+        batch_size: blocks a step.
+        latent_noise: standard deviation of the noise on latents; the decoder learns to forgive a denoiser's errors.
+        bf16: run the network in bfloat16 (autocast).
+    """
+
+    name = "autoencoder"
+
+    def __init__(
+        self,
+        model: BlockAutoencoder,
+        train: Tensor,
+        validation: Tensor,
+        batch_size: int = 32,
+        latent_noise: float = 0.05,
+        bf16: bool = True,
+    ):
+        self.model, self.train, self.batch_size, self.latent_noise, self.bf16 = model, train, batch_size, latent_noise, bf16
+        every = max(1, len(validation) // 256)
+        self.validation = validation[::every][:256]
+
+    def _autocast(self):
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        device = self.model.device
+        index = torch.randint(len(self.train), (self.batch_size,), generator=generator, device=device).cpu()
+        truth = to_model(self.train[index].to(device))
+        with self._autocast():
+            frames, _ = self.model(truth, self.latent_noise, generator)
+        error = frames.float() - truth
+        pixels = F.huber_loss(error, torch.zeros_like(error), delta=0.1) / 0.1
+        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        return pixels + 0.25 * edges, {"pixels": pixels, "edges": edges}
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        frames, truth = [], self.validation.to(self.model.device)
+        for batch in truth.split(64):
+            with self._autocast():
+                frames.append(to_pixels(self.model(to_model(batch))[0]))
+        result = torch.cat(frames)
+        ratio = _gradient(result) / _gradient(truth)
+        return {"psnr": peak_signal_to_noise(result, truth), "sharpness_ratio": ratio}
+
+
+def _gradient(frames: Tensor) -> float:
+    grey = frames.float().mean(-1)
+    return float(grey.diff(dim=-1).abs().mean() + grey.diff(dim=-2).abs().mean())

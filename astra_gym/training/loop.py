@@ -1,0 +1,126 @@
+"""The training loop that every stage shares: schedule, averaging, logs, validation, atomic checkpoints, exact resume."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from astra_gym.training.optim import MovingAverage, learning_rate_factor, make_optimizers
+
+
+@dataclass
+class LoopConfig:
+    """How long and how fast to train one stage."""
+
+    steps: int
+    """Optimizer steps in all."""
+    lr: float
+    """Peak rate of AdamW."""
+    muon_lr: float = 0.0
+    """Peak rate of Muon on the transformer blocks' matrices; 0 leaves them to AdamW."""
+    warmup: int = 100
+    """Steps of linear warm-up."""
+    decay_share: float = 0.4
+    """Share of the steps over which the rate falls linearly to zero."""
+    weight_decay: float = 0.01
+    ema_decay: float = 0.998
+    """Decay of the moving average of weights, which is what is validated and shipped."""
+    clip_norm: float = 1.0
+    validate_every: int = 500
+    checkpoint_every: int = 250
+    seed: int = 0
+
+
+class Stage(Protocol):
+    """One thing to train. Batches and noise come from ``generator`` alone, so that a step can be repeated exactly."""
+
+    name: str
+    model: nn.Module
+
+    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to minimise at ``step`` and numbers to log."""
+
+    def validate(self) -> dict[str, float]:
+        """Numbers to log about the averaged weights, which are in ``model`` during the call."""
+
+
+def save_atomically(state: dict, path: Path) -> None:
+    """Write a checkpoint so that a kill at any moment leaves the old one or the new one, never a torn one."""
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.device) -> None:
+    """Train ``stage`` to ``config.steps``, from its checkpoint in ``folder`` if there is one; leaves the averaged weights in it."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / f"{stage.name}.pt"
+    model = stage.model
+    optimizers = make_optimizers(model, config.lr, config.muon_lr, config.weight_decay)
+    average = MovingAverage(model, config.ema_decay)
+    first = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        first = state["step"]
+
+    def save(step: int) -> None:
+        state = {
+            "step": step,
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        }
+        save_atomically(state, checkpoint)
+
+    writer = SummaryWriter(folder / "logs" / stage.name, purge_step=first)
+    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device))
+    bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc=stage.name, unit="step")
+    for step in bar:
+        factor = learning_rate_factor(step, config.steps, config.warmup, config.decay_share)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * factor
+        generator = torch.Generator(device).manual_seed(config.seed * 10_000_019 + step)
+        model.train()
+        loss, numbers = stage.loss(step, generator)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        average.update(model)
+
+        for name, value in {"loss": loss.detach(), "gradient_norm": norm, **numbers}.items():
+            sums[name] += value.detach()
+        done = step + 1
+        if done % 50 == 0:
+            for name, total in sums.items():
+                writer.add_scalar(f"train/{name}", total.item() / 50, done)
+            bar.set_postfix({name: f"{total.item() / 50:.4f}" for name, total in sums.items()})
+            sums.clear()
+        if done % config.validate_every == 0 or done == config.steps:
+            current = average.swap(model)
+            model.eval()
+            results = stage.validate()
+            model.load_state_dict(current)
+            for name, number in results.items():
+                writer.add_scalar(f"validation/{name}", number, done)
+            tqdm.write(f"{stage.name} step {done}: " + ", ".join(f"{k} {v:.4f}" for k, v in results.items()))
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            save(done)
+    writer.close()
+    average.swap(model)
+    model.eval()

@@ -1,0 +1,68 @@
+"""Optimizers, learning-rate schedule and the moving average of weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def make_optimizers(model: nn.Module, lr: float, muon_lr: float = 0.0, weight_decay: float = 0.01):
+    """AdamW, and Muon for the transformer blocks' matrices where ``muon_lr`` is positive.
+
+    Every parameter group carries its peak rate as ``peak_lr``.
+    """
+    muon, decayed, plain = [], [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if muon_lr and parameter.ndim == 2 and "blocks." in name and "scale_shift_table" not in name:
+            muon.append(parameter)
+        else:
+            (decayed if parameter.ndim >= 2 else plain).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True)]
+    if muon:
+        optimizers.append(torch.optim.Muon(muon, lr=muon_lr, weight_decay=weight_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers
+
+
+def learning_rate_factor(step: int, total: int, warmup: int, decay_share: float) -> float:
+    """Linear warm-up, a plateau, and a linear decay to zero over the last ``decay_share`` of ``total`` steps."""
+    decay_steps = max(1, int(decay_share * total))
+    return min(1.0, (step + 1) / warmup, (total - step) / decay_steps)
+
+
+class MovingAverage:
+    """Exponential moving average of a module's floating-point parameters; buffers are copied."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay, self.updates = decay, 0
+        self.values = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        parameters = dict(model.named_parameters())
+        for name, value in model.state_dict().items():
+            if name in parameters:
+                self.values[name].lerp_(value, 1 - decay)
+            else:
+                self.values[name].copy_(value)
+
+    def state_dict(self) -> dict:
+        return {"updates": self.updates, "values": self.values}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.updates = state["updates"]
+        for name, value in state["values"].items():
+            self.values[name].copy_(value)
+
+    def swap(self, model: nn.Module) -> dict[str, Tensor]:
+        """Put the averaged weights into ``model`` and return those that were there."""
+        current = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(self.values)
+        return current

@@ -1,0 +1,264 @@
+"""Second stage: the transformer with its action experts, and the heads, on cached latents.
+
+A clip is trained in one pass as two streams (:func:`astra_gym.memory.training_mask`): its frames as history, each
+corrupted by its own noise level, and the same frames as targets of flow matching. Later in training part of the history
+is what the model itself generated from the clip's beginning, so that it learns to go on from its own mistakes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from astra_gym.actions import Modality
+from astra_gym.data.episodes import LatentEpisodes
+from astra_gym.memory import HistoryMemory, corrupt, history_noise_levels, training_mask
+from astra_gym.models.action_experts import RoutedActions, load_balancing_loss
+from astra_gym.models.autoencoder import BlockAutoencoder, to_pixels
+from astra_gym.models.heads import RewardHeads
+from astra_gym.models.transformer import AstraTransformer
+from astra_gym.sampler import Dynamics, FlowConfig, predict_clean, shift_levels
+
+
+class WorldModel(nn.Module):
+    """The transformer and the heads, trained together."""
+
+    def __init__(self, transformer: AstraTransformer, heads: RewardHeads):
+        super().__init__()
+        self.transformer, self.heads = transformer, heads
+
+
+@dataclass
+class WorldLossConfig:
+    """What is sampled and how it is weighed."""
+
+    clip_frames: int = 16
+    """Latent frames a clip."""
+    batch_size: int = 8
+    """Clips a step."""
+    action_dropout: float = 0.1
+    """Share of the targets (and half of it of the history) whose action is hidden, for action-free guidance."""
+    low_noise_share: float = 0.15
+    """Share of the targets whose noise level is uniform; the others lie towards 1."""
+    own_history_from: float = 0.5
+    """Share of training after which part of the history is the model's own."""
+    own_history_share: float = 0.75
+    """Share of the steps that use own history from then on."""
+    own_history_frames: int = 8
+    """Longest run of own frames before a target."""
+    head_weight: float = 0.1
+    balance_weight: float = 0.01
+
+
+class ClipSampler:
+    """Random clips of a dataset's episodes.
+
+    Args:
+        data: the dataset as latents.
+        modality: of its actions.
+        frames: latent frames a clip; shorter episodes are left out.
+
+    Raises:
+        ValueError: if no episode is that long.
+    """
+
+    def __init__(self, data: LatentEpisodes, modality: Modality, frames: int):
+        self.data, self.frames = data, frames
+        known = ~data.actions.isnan().any(-1, keepdim=True)
+        self.rows = torch.from_numpy(modality.rows(data.actions.nan_to_num().numpy())) * known
+        starts = [
+            torch.arange(first, last - frames + 1)
+            for first, last in zip(data.offsets[:-1].tolist(), data.offsets[1:].tolist(), strict=True)
+            if last - first >= frames
+        ]
+        if not starts:
+            raise ValueError(f"clip_frames: no episode has {frames} blocks")
+        self.starts = torch.cat(starts)
+
+    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """``count`` clips as tensors ``(count, frames, ...)`` on the generator's device."""
+        device = generator.device
+        pick = torch.randint(len(self.starts), (count,), generator=generator, device=device).cpu()
+        return self.at(self.starts[pick], device)
+
+    def at(self, first: Tensor, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """The clips that begin at the given places."""
+        index = first[:, None] + torch.arange(self.frames)
+        return {
+            "latents": self.data.latents[index].to(device).float(),
+            "rows": self.rows[index].to(device),
+            "rewards": self.data.rewards[index].to(device),
+            "terminations": self.data.terminations[index].to(device),
+        }
+
+
+class WorldStage:
+    """Trains a :class:`WorldModel` for one scenario.
+
+    Args:
+        model: what to train.
+        train, validation: clips of training and of held-out episodes.
+        modality: name of the scenario's modality.
+        autoencoder: to validate in pixels.
+        total_steps: of the whole training, for the schedule of own history.
+        config, flow: settings.
+        bf16: run the network in bfloat16 (autocast).
+    """
+
+    name = "world"
+
+    def __init__(
+        self,
+        model: WorldModel,
+        train: ClipSampler,
+        validation: ClipSampler,
+        modality: str,
+        autoencoder: BlockAutoencoder,
+        total_steps: int,
+        config: WorldLossConfig,
+        flow: FlowConfig,
+        bf16: bool = True,
+    ):
+        self.model, self.train, self.validation, self.modality = model, train, validation, modality
+        self.autoencoder, self.total_steps, self.config, self.flow, self.bf16 = autoencoder, total_steps, config, flow, bf16
+        self.mask = training_mask(config.clip_frames, model.transformer).to(model.transformer.device)
+        self.dynamics = Dynamics(model.transformer, flow)
+
+    def _autocast(self):
+        return torch.autocast(self.model.transformer.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        config, device = self.config, generator.device
+        clip = self.train.draw(config.batch_size, generator)
+        truth, history = clip["latents"], clip["latents"]
+        shape = truth.shape[:2]
+        progress = step / self.total_steps
+        if progress >= config.own_history_from and step % 4 < 4 * config.own_history_share:
+            history = self._with_own_frames(clip, generator)
+
+        history_level = history_noise_levels(shape, self.flow.history_noise, generator)
+        uniform = torch.rand(shape, generator=generator, device=device)
+        low = torch.rand(shape, generator=generator, device=device) < config.low_noise_share
+        target_level = torch.where(low, uniform, shift_levels(uniform, self.flow.shift)).clamp(1e-3, 1.0)
+        noise = torch.randn((2, *truth.shape), generator=generator, device=device)
+        noisy_history = corrupt(history, history_level, noise[0])
+        noisy_target = corrupt(truth, target_level, noise[1])
+
+        usable = (history_level < self.flow.previous_limit)[..., None, None, None]
+        previous = F.pad((noisy_history * usable)[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
+        drop = torch.rand((2, *shape), generator=generator, device=device)
+        hide = torch.cat([drop[0] < config.action_dropout / 2, drop[1] < config.action_dropout], 1)
+        rows = torch.cat([clip["rows"], clip["rows"]], 1) * ~hide[..., None]
+        times = torch.arange(shape[1], device=device).repeat(2).expand(shape[0], -1)
+
+        with self._autocast():
+            actions = self.model.transformer.action_encoder(rows, self.modality)
+            output = self.model.transformer(
+                torch.cat([noisy_history, noisy_target], 1),
+                torch.cat([history_level, target_level], 1),
+                actions,
+                times,
+                previous=torch.cat([previous, previous], 1),
+                mask=self.mask,
+            )
+        clean = predict_clean(output.sample[:, shape[1] :], noisy_target, target_level, previous)
+        error = (clean - truth).square().mean((2, 3, 4))
+        flow_loss = (error / (target_level ** 2 + 0.02)).mean()
+        reward_loss, termination_loss = self._head_losses(clip, output.features, actions, history_level)
+        balance = load_balancing_loss(actions)
+        total = flow_loss + config.head_weight * (reward_loss + termination_loss) + config.balance_weight * balance
+        numbers = {
+            "flow": flow_loss,
+            "error": error.mean(),
+            "reward": reward_loss,
+            "termination": termination_loss,
+            "balance": balance,
+        }
+        return total, numbers
+
+    def _head_losses(self, clip: dict[str, Tensor], features: Tensor, actions: RoutedActions, level: Tensor):
+        """Losses of the heads on the history frames that are clear enough to be read."""
+        heads, frames = self.model.heads, level.shape[1]
+        with self._autocast():
+            reward, ending = heads(features[:, :frames], actions.code[:, :frames])
+        clear = (level < self.flow.previous_limit) & (clip["rows"][..., -1] > 0)
+        target = (clip["rewards"] - heads.config.reward_mean) / heads.config.reward_std
+        goes_on = clear & ~clip["terminations"]
+        reward_loss = (F.huber_loss(reward.float(), target, reduction="none") * goes_on).sum() / goes_on.sum().clamp(min=1)
+        ending_loss = F.binary_cross_entropy_with_logits(
+            ending.float(), clip["terminations"].float(), reduction="none"
+        )
+        return reward_loss, (ending_loss * clear).sum() / clear.sum().clamp(min=1)
+
+    @torch.no_grad()
+    def _with_own_frames(self, clip: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        """The clips with a run of frames before the last replaced by what the model makes of their beginning and actions."""
+        longest = min(self.config.own_history_frames, self.config.clip_frames - 2)
+        own = 1 + int(torch.randint(longest, (1,), generator=generator, device=generator.device))
+        steps = 1 + int(torch.randint(2, (1,), generator=generator, device=generator.device))
+        with self._autocast():
+            frames = self.roll_out(clip["latents"], clip["rows"], self.config.clip_frames - 1 - own, own, steps, generator)
+        history = clip["latents"].clone()
+        history[:, -1 - own : -1] = frames
+        return history
+
+    @torch.no_grad()
+    def roll_out(
+        self, latents: Tensor, rows: Tensor, context: int, frames: int, steps: int, generator: torch.Generator
+    ) -> Tensor:
+        """Generate ``frames`` latent frames after the first ``context`` of clips ``(B, F, ...)`` with the clips' actions."""
+        transformer = self.model.transformer
+        memory = HistoryMemory(transformer, len(latents), torch.bfloat16 if self.bf16 else torch.float32)
+        actions = transformer.action_encoder(rows, self.modality)
+        previous = torch.zeros_like(latents[:, 0])
+        generated = []
+
+        def noise() -> Tensor:
+            return torch.randn(previous.shape, generator=generator, device=generator.device)
+
+        for t in range(context + frames):
+            action = RoutedActions(*(tensor[:, t] for tensor in actions))
+            if t < context:
+                current = latents[:, t]
+            else:
+                current = self.dynamics.generate(memory, action, previous, noise(), steps)
+                generated.append(current)
+            if t < context + frames - 1:
+                previous, _ = self.dynamics.commit(memory, current, action, previous, noise())
+        return torch.stack(generated, 1)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """PSNR in dB against the decoded truth when rolling 8 frames from 8 true ones of held-out clips, 2 steps each."""
+        device, context, horizon, clips = self.mask.device, 8, 8, 32
+        generator = torch.Generator(device).manual_seed(0)
+        spread = torch.linspace(0, len(self.validation.starts) - 1, clips).long()
+        clip = self.validation.at(self.validation.starts[spread], device)
+        latents, rows = clip["latents"], clip["rows"]
+        shuffled = torch.cat([rows[:, :context], rows.roll(clips // 2, 0)[:, context:]], 1)
+        with self._autocast():
+            own = self.roll_out(latents, rows, context, horizon, 2, generator)
+            other = self.roll_out(latents, shuffled, context, horizon, 2, generator)
+        decode = self._decode
+        results = {}
+        for after in (1, 4, 8):
+            truth = decode(latents[:, context + after - 1])
+            for name, frames in (
+                ("world", own[:, after - 1]),
+                ("shuffled", other[:, after - 1]),
+                ("copy", latents[:, context - 1]),
+            ):
+                error = (decode(frames) - truth).square().flatten(1).mean(1)
+                results[f"{name}_{after}"] = float((10 * torch.log10(255.0**2 / error.clamp(min=1e-3))).mean())
+        results["sharpness_8"] = _sharpness(decode(own[:, -1])) / _sharpness(decode(latents[:, context + horizon - 1]))
+        return results
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        return to_pixels(self.autoencoder.decode(latents.to(self.autoencoder.dtype))).float()
+
+
+def _sharpness(frames: Tensor) -> float:
+    return float(frames.diff(dim=-2).abs().mean() + frames.diff(dim=-3).abs().mean())

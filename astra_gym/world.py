@@ -1,0 +1,184 @@
+"""The world: batched and stateful. It owns history, caches and random numbers, and knows nothing of Gymnasium."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from astra_gym.bundles import Bundle, Start
+from astra_gym.memory import HistoryMemory
+from astra_gym.models.action_experts import RoutedActions
+from astra_gym.models.autoencoder import to_model, to_pixels
+from astra_gym.sampler import Dynamics
+
+
+@dataclass
+class WorldStep:
+    """What one step made, for each of the B worlds."""
+
+    frames: np.ndarray
+    """uint8 (B, K, H, W, 3): the new block, oldest frame first."""
+    latents: Tensor
+    """float32 (B, C, h, w): its latent frame."""
+    reward: np.ndarray
+    """float32 (B,): reward of the block."""
+    terminated: np.ndarray
+    """bool (B,): whether the block ends the episode."""
+    routing: np.ndarray
+    """float32 (B, experts): weight of each action expert."""
+
+
+class World:
+    """B worlds that are stepped together.
+
+    Args:
+        bundle: the trained world.
+        num_worlds: B.
+        modality: the scenario, one of the model's modalities.
+        num_inference_steps: Euler steps a block, None for the bundle's default.
+        guidance_scale: action-free guidance, 1 for none, None for the bundle's default.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        num_worlds: int = 1,
+        modality: str = "drive",
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+    ):
+        config = bundle.config
+        self.num_inference_steps = config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        self.guidance_scale = config.guidance_scale if guidance_scale is None else guidance_scale
+        if num_worlds < 1 or self.num_inference_steps < 1:
+            raise ValueError(
+                f"num_worlds and num_inference_steps must be at least 1, got {num_worlds} and {self.num_inference_steps}"
+            )
+        self.bundle, self.num_worlds, self.modality = bundle, num_worlds, modality
+        self.device, self.dtype = bundle.transformer.device, bundle.transformer.dtype
+        self.dynamics = Dynamics(bundle.transformer, config.flow)
+        self.memory = HistoryMemory(bundle.transformer, num_worlds, self.dtype)
+        size = bundle.transformer.config
+        self._latent_shape = (size.in_channels, *size.latent_size)
+        self._previous = torch.zeros(num_worlds, *self._latent_shape, device=self.device)
+        self._generators = [torch.Generator() for _ in range(num_worlds)]
+        self._begun = [False] * num_worlds
+
+    @torch.inference_mode()
+    def reset(
+        self, starts: Sequence[Start], seeds: Sequence[int], worlds: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Begin episodes in all worlds, or in some.
+
+        Args:
+            starts: one for each world that is reset, all of the same length.
+            seeds: of each one's random numbers.
+            worlds: which worlds; None for all.
+
+        Returns:
+            uint8 (n, K, H, W, 3): the newest block of each start.
+        """
+        chosen = list(range(self.num_worlds)) if worlds is None else list(worlds)
+        if not len(chosen) == len(starts) == len(seeds):
+            raise ValueError(f"reset: got {len(starts)} starts and {len(seeds)} seeds for {len(chosen)} worlds")
+        for world, seed in zip(chosen, seeds, strict=True):
+            self._generators[world].manual_seed(int(seed))
+        latents = torch.stack([start.latents for start in starts]).to(self.device)
+        actions = self._route(torch.stack([start.rows for start in starts]))
+        memory = HistoryMemory(self.bundle.transformer, len(chosen), self.dtype)
+        previous = torch.zeros(len(chosen), *self._latent_shape, device=self.device)
+        for t in range(latents.shape[1]):
+            action = RoutedActions(*(tensor[:, t] for tensor in actions))
+            previous, _ = self.dynamics.commit(memory, latents[:, t], action, previous, self._noise(chosen))
+        self.memory.put(chosen, memory)
+        self._previous[chosen] = previous
+        for world in chosen:
+            self._begun[world] = True
+        return self.decode(latents[:, -1])
+
+    @torch.inference_mode()
+    def step(self, rows: np.ndarray) -> WorldStep:
+        """Generate the next block of every world.
+
+        Args:
+            rows: float32 (B, row_dim), see :meth:`astra_gym.actions.Modality.rows`.
+
+        Raises:
+            RuntimeError: if a world has not been reset.
+        """
+        if not all(self._begun):
+            raise RuntimeError(f"step: reset worlds {[i for i, begun in enumerate(self._begun) if not begun]} first")
+        everyone = range(self.num_worlds)
+        action_rows = torch.as_tensor(rows)
+        # The one line that routes an action: projector of its modality, router, weights of the experts.
+        actions = self._route(action_rows)
+        free = self._route(torch.zeros_like(action_rows)) if self.guidance_scale != 1.0 else None
+        latents = self.dynamics.generate(
+            self.memory,
+            actions,
+            self._previous,
+            self._noise(everyone),
+            self.num_inference_steps,
+            self.guidance_scale,
+            free,
+        )
+        self._previous, features = self.dynamics.commit(
+            self.memory, latents, actions, self._previous, self._noise(everyone)
+        )
+        standard, ending = self.bundle.heads(features, actions.code)
+        reward = self.bundle.heads.reward_units(standard).float()
+        terminated = ending > 0
+        ending_reward = self.bundle.config.termination_rewards.get(self.modality, 0.0)
+        return WorldStep(
+            frames=self.decode(latents),
+            latents=latents.float(),
+            reward=torch.where(terminated, ending_reward, reward).cpu().numpy(),
+            terminated=terminated.cpu().numpy(),
+            routing=actions.weights.float().cpu().numpy(),
+        )
+
+    @torch.inference_mode()
+    def encode(self, video: np.ndarray) -> Tensor:
+        """Frames uint8 (T * K, H, W, 3) to float32 latents (T, C, h, w)."""
+        block = self.bundle.config.frames_per_block
+        frames = torch.from_numpy(np.ascontiguousarray(video)).unflatten(0, (-1, block)).to(self.device)
+        return self.bundle.autoencoder.encode(to_model(frames).to(self.bundle.autoencoder.dtype)).float()
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Latents (n, C, h, w) to frames uint8 (n, K, H, W, 3)."""
+        autoencoder = self.bundle.autoencoder
+        frames = autoencoder.decode(latents.to(self.device, autoencoder.dtype))
+        return to_pixels(frames).contiguous().cpu().numpy()
+
+    def state(self) -> dict[str, Any]:
+        """A snapshot of every world: history, random numbers. Give it to :meth:`load_state` to go on from there."""
+        return {
+            "memory": self.memory.state(),
+            "previous": self._previous.clone(),
+            "generators": [generator.get_state() for generator in self._generators],
+            "begun": list(self._begun),
+        }
+
+    @torch.inference_mode()
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go back to a snapshot of a world with as many worlds."""
+        if len(state["generators"]) != self.num_worlds:
+            raise ValueError(f"state: of {len(state['generators'])} worlds, this one has {self.num_worlds}")
+        self.memory.load_state(state["memory"])
+        self._previous = state["previous"].clone()
+        for generator, saved in zip(self._generators, state["generators"], strict=True):
+            generator.set_state(saved)
+        self._begun = list(state["begun"])
+
+    def _route(self, rows: Tensor) -> RoutedActions:
+        return self.bundle.transformer.action_encoder(rows.to(self.device, self.dtype), self.modality)
+
+    def _noise(self, worlds: Sequence[int]) -> Tensor:
+        noise = [torch.randn(self._latent_shape, generator=self._generators[world]) for world in worlds]
+        return torch.stack(noise).to(self.device)
