@@ -66,7 +66,7 @@ class Modality:
         for keys, effect in self.key_bindings.items():
             if pressed.intersection(keys):
                 action += np.array(effect, np.float32)
-        return np.clip(action, self.low, self.high)
+        return np.clip(action, self.low, self.high).astype(np.float32)
 
 
 DRIVE = Modality(
