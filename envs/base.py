@@ -179,10 +179,10 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
     def get_state(self) -> dict[str, Any]:
         """A snapshot of the whole environment for :meth:`set_state`; wrappers, such as a time limit, are not in it."""
         return {
+            "start": self.start,
             "world": self._world.state(),
             "np_random": self.np_random.bit_generator.state,
             "np_random_seed": self.np_random_seed,
-            "start": self.start,
             "frames": self._frames.copy(),
             "latent": self._latent.copy(),
         }
