@@ -1,0 +1,197 @@
+"""Train a world from collected episodes and write its bundle: autoencoder → latents → transformer and heads → bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from astra_gym.actions import MODALITIES
+from astra_gym.bundles import Bundle, Start, StartBank, WorldConfig
+from astra_gym.data.episodes import LatentEpisodes, latent_episodes, load_blocks
+from astra_gym.models.autoencoder import BlockAutoencoder
+from astra_gym.models.heads import RewardHeads
+from astra_gym.models.transformer import AstraTransformer
+from astra_gym.sampler import FlowConfig
+from astra_gym.training.autoencoder import AutoencoderStage
+from astra_gym.training.loop import LoopConfig, run_stage
+from astra_gym.training.world import ClipSampler, WorldLossConfig, WorldModel, WorldStage
+
+
+@dataclass
+class TransformerSize:
+    """Size of the transformer."""
+
+    heads: int = 4
+    head_dim: int = 64
+    layers: int = 6
+    ffn_dim: int = 1024
+    window: int = 6
+    """Latent frames of history attended to in full."""
+    summary_window: int = 10
+    """Latent frames before those, remembered by one token each."""
+    experts: int = 4
+    top_k: int = 2
+
+
+@dataclass
+class TrainArgs:
+    """Train a world on collected episodes and write its bundle. Run again after an interruption, it goes on."""
+
+    data: Path = Path("data/drive")
+    """Folder with the Minari datasets train/ and val/."""
+    modality: str = "drive"
+    """Scenario of the data."""
+    run: Path = Path("runs/train")
+    """Folder for checkpoints and TensorBoard logs."""
+    output: Path = Path("runs/train/bundle")
+    """Folder for the finished bundle."""
+    stages: tuple[str, ...] = ("autoencoder", "world", "bundle")
+    """What to do, in this order."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    bf16: bool = True
+    """Compute in bfloat16 (autocast); weights stay float32."""
+    seed: int = 0
+    latent_channels: int = 32
+    autoencoder: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=2_400, lr=2e-3, warmup=100, ema_decay=0.995, validate_every=200)
+    )
+    autoencoder_batch_size: int = 32
+    transformer: TransformerSize = field(default_factory=TransformerSize)
+    world: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=6_000, lr=1e-3, muon_lr=0.02, warmup=100, validate_every=250)
+    )
+    world_loss: WorldLossConfig = field(default_factory=WorldLossConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    starts: int = 64
+    """Starts in the bundle's bank, from held-out episodes."""
+
+
+def train(args: TrainArgs) -> Path:
+    """Run the stages that ``args`` names and return the bundle's folder.
+
+    Raises:
+        ValueError: on an unknown stage or modality.
+        FileNotFoundError: if data, or the result of an earlier stage, is missing.
+    """
+    known = ("autoencoder", "world", "bundle")
+    if unknown := [stage for stage in args.stages if stage not in known]:
+        raise ValueError(f"stages: got {unknown}, allowed are {known}")
+    if args.modality not in MODALITIES:
+        raise ValueError(f"modality: got {args.modality!r}, allowed are {sorted(MODALITIES)}")
+    torch.manual_seed(args.seed)
+    if "autoencoder" in args.stages:
+        _train_autoencoder(args)
+    if "world" in args.stages or "bundle" in args.stages:
+        autoencoder = _load(BlockAutoencoder, args.run / "autoencoder").to(args.device)
+        validation = latent_episodes(args.data / "val", autoencoder)
+    if "world" in args.stages:
+        _train_world(args, autoencoder, latent_episodes(args.data / "train", autoencoder), validation)
+    if "bundle" in args.stages:
+        _write_bundle(args, autoencoder, validation)
+    return args.output
+
+
+def _load(cls, folder: Path):
+    if not folder.is_dir():
+        raise FileNotFoundError(f"run: {folder} is missing; run the stage {folder.name!r} first")
+    return cls.from_pretrained(folder, low_cpu_mem_usage=False).eval().requires_grad_(False)
+
+
+def _train_autoencoder(args: TrainArgs) -> None:
+    model = BlockAutoencoder(latent_channels=args.latent_channels)
+    model.to(args.device).to(memory_format=torch.channels_last)
+    stage = AutoencoderStage(
+        model,
+        load_blocks(args.data / "train"),
+        load_blocks(args.data / "val"),
+        batch_size=args.autoencoder_batch_size,
+        bf16=args.bf16,
+    )
+    run_stage(stage, args.autoencoder, args.run, torch.device(args.device))
+    model.save_pretrained(args.run / "autoencoder")
+
+
+def _train_world(
+    args: TrainArgs, autoencoder: BlockAutoencoder, data: LatentEpisodes, validation: LatentEpisodes
+) -> None:
+    size, modality = args.transformer, MODALITIES[args.modality]
+    transformer = AstraTransformer(
+        in_channels=autoencoder.config.latent_channels,
+        latent_size=tuple(data.latents.shape[-2:]),
+        num_attention_heads=size.heads,
+        attention_head_dim=size.head_dim,
+        num_layers=size.layers,
+        ffn_dim=size.ffn_dim,
+        window=size.window,
+        summary_window=size.summary_window,
+        modalities={modality.name: modality.row_dim},
+        num_experts=size.experts,
+        top_k=size.top_k,
+    )
+    ordinary = data.rewards[~data.terminations & ~data.actions.isnan().any(-1)]
+    heads = RewardHeads(
+        feature_dim=2 * size.heads * size.head_dim,
+        action_dim=transformer.config.action_dim,
+        reward_mean=float(ordinary.mean()),
+        reward_std=float(ordinary.std()),
+    )
+    model = WorldModel(transformer, heads).to(args.device)
+    stage = WorldStage(
+        model,
+        ClipSampler(data, modality, args.world_loss.clip_frames),
+        ClipSampler(validation, modality, args.world_loss.clip_frames),
+        modality.name,
+        autoencoder,
+        args.world.steps,
+        args.world_loss,
+        args.flow,
+        bf16=args.bf16,
+    )
+    run_stage(stage, args.world, args.run, torch.device(args.device))
+    transformer.save_pretrained(args.run / "transformer")
+    heads.save_pretrained(args.run / "heads")
+
+
+def _write_bundle(args: TrainArgs, autoencoder: BlockAutoencoder, validation: LatentEpisodes) -> None:
+    transformer = _load(AstraTransformer, args.run / "transformer")
+    data = latent_episodes(args.data / "train", autoencoder)
+    endings = data.rewards[data.terminations]
+    config = WorldConfig(
+        flow=args.flow, termination_rewards={args.modality: float(endings.mean())} if len(endings) else {}
+    )
+    length = transformer.config.window + transformer.config.summary_window
+    bank = make_start_bank(validation, args.modality, args.starts, length)
+    bundle = Bundle(
+        config=config,
+        transformer=transformer,
+        autoencoder=autoencoder.cpu(),
+        heads=_load(RewardHeads, args.run / "heads"),
+        starts={args.modality: bank},
+    )
+    bundle.save(args.output)
+
+
+def make_start_bank(data: LatentEpisodes, modality: str, count: int, length: int) -> StartBank:
+    """Starts spread evenly over episodes and over the time within them, never right before an ending."""
+    rows = ClipSampler(data, MODALITIES[modality], length).rows
+    episodes = len(data.seeds)
+    starts = []
+    for k in range(count):
+        episode = k % episodes
+        first, last = data.offsets[episode : episode + 2].tolist()
+        if last - first < length + 8:
+            continue
+        place = first + length + int((last - first - length - 8) * (k + 0.5) / count)
+        window = slice(place - length, place)
+        starts.append(
+            Start(
+                latents=data.latents[window],
+                rows=rows[window],
+                sim_seed=int(data.seeds[episode]),
+                sim_actions=data.actions[first + 1 : place].numpy(),
+            )
+        )
+    return StartBank.from_starts(starts)
