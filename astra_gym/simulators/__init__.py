@@ -5,5 +5,6 @@ two can be swapped for each other. They need the extra ``pip install "astra-gym[
 """
 
 from astra_gym.simulators.blocks import BlockFrames, resize_frame
+from astra_gym.simulators.replay import replay_start
 
-__all__ = ["BlockFrames", "resize_frame"]
+__all__ = ["BlockFrames", "replay_start", "resize_frame"]

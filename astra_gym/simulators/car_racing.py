@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from astra_gym.actions import DRIVE
 from astra_gym.simulators.blocks import BlockFrames
 
 CROP = (6, 0, 90, 84)
@@ -44,6 +45,9 @@ class DriveSim(BlockFrames):
     Args:
         max_episode_blocks: time limit in blocks; None for CarRacing's own 1,000 frames.
     """
+
+    modality = DRIVE
+    """What an action means here."""
 
     def __init__(self, max_episode_blocks: int | None = 250, render_mode: str | None = "rgb_array", size: int = 64):
         if render_mode not in (None, "rgb_array"):

@@ -1,0 +1,82 @@
+"""Play an environment with the keyboard: ``astra-gym play AstraDrive-v0``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import tyro
+
+import astra_gym  # noqa: F401
+
+
+@dataclass
+class PlayArgs:
+    """Play an environment with the keyboard."""
+
+    env: tyro.conf.Positional[str] = "AstraDrive-v0"
+    """Gymnasium id of an Astra environment or of one of its simulators (AstraSim/...)."""
+    world: str = "small"
+    """Name of a bundled world or path of a world's folder."""
+    device: str = "cpu"
+    """Where the world runs, cpu or cuda."""
+    num_inference_steps: int | None = None
+    """Denoising steps a block; None takes the world's default."""
+    seed: int = 0
+    """Of the first episode; each new start takes the next."""
+    start: int | None = None
+    """Begin at this start of the world's bank instead of one chosen by the seed."""
+    image: Path | None = None
+    """Begin with this picture."""
+    video: Path | None = None
+    """Begin with the end of this video."""
+    agent: str = "scripted"
+    """Who drives when the autopilot is on: scripted, random, or the path of an SB3 .zip."""
+    autopilot: bool = False
+    """Begin with the autopilot on."""
+    scale: int | None = None
+    """Window pixels for each pixel of the picture; None makes the picture about 640 pixels high."""
+    smooth: bool = False
+    """Smooth the enlarged picture instead of showing its pixels."""
+    fps: float | None = None
+    """Frames shown a second; None takes the world's own rate (real time). Slower if the world cannot keep up."""
+    clips: Path = Path("clips")
+    """Folder for saved clips."""
+    clip_seconds: float = 10.0
+    """Length of a clip, in seconds of the world."""
+    banner_seconds: float = 2.5
+    """How long the end of an episode is announced before a new one begins."""
+    blocks: int | None = None
+    """Quit after so many blocks; None plays on."""
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "fps", "clip_seconds", "blocks"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}: got {value}, allowed are numbers above 0")
+        if len(self.reset_options() or {}) > 1:
+            raise ValueError("start, image, video: only one of them can be given")
+
+    def reset_options(self) -> dict[str, Any] | None:
+        """Options for the first episode's ``reset``."""
+        given = {"start": self.start, "image": self.image, "video": self.video}
+        return {name: value for name, value in given.items() if value is not None} or None
+
+
+def play(args: PlayArgs) -> None:
+    """Make the environment that ``args`` asks for and play it until the player quits.
+
+    Raises:
+        ValueError: if the environment has no blocks of frames to show.
+    """
+    spec = gym.spec(args.env)
+    options: dict[str, Any] = {}
+    if spec.namespace != "AstraSim":
+        options = {"world": args.world, "device": args.device, "info_routing": True}
+        if args.num_inference_steps is not None:
+            options["num_inference_steps"] = args.num_inference_steps
+    from astra_gym.agents.player import Player
+
+    Player(gym.make(spec, disable_env_checker=True, **options), args).run()
