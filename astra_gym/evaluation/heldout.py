@@ -1,0 +1,107 @@
+"""Clips of held-out episodes: tracks that training never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from astra_gym.actions import Modality
+from astra_gym.bundles import Start
+from astra_gym.data.episodes import Episode
+from astra_gym.world import World
+
+
+@dataclass
+class Clip:
+    """Context blocks that the world is shown, and the future blocks that it has to foresee."""
+
+    episode: Episode
+    first: int
+    """Index of the first context block in the episode, at least 1."""
+    context: int
+    future: int
+
+    @property
+    def now(self) -> int:
+        """Index of the newest context block."""
+        return self.first + self.context - 1
+
+    @property
+    def context_blocks(self) -> np.ndarray:
+        return self.episode.blocks[self.first : self.now + 1]
+
+    @property
+    def future_blocks(self) -> np.ndarray:
+        return self.episode.blocks[self.now + 1 : self.now + 1 + self.future]
+
+    @property
+    def future_actions(self) -> np.ndarray:
+        return self.episode.actions[self.now : self.now + self.future]
+
+    @property
+    def future_rewards(self) -> np.ndarray:
+        return self.episode.rewards[self.now : self.now + self.future]
+
+
+def motion(episode: Episode) -> np.ndarray:
+    """Mean grey levels by which the newest frame changes from block to block, ``float (T,)``."""
+    newest = episode.blocks[:, -1].astype(np.int16)
+    return np.abs(newest[1:] - newest[:-1]).mean((1, 2, 3))
+
+
+def choose_clips(episodes: Sequence[Episode], count: int, context: int, future: int, seed: int) -> list[Clip]:
+    """``count`` clips with motion, as evenly from the episodes as can be, in the episodes' order.
+
+    A clip has motion if each of its blocks, context and future, changes by at least half a grey level on average: a car
+    that stands still, or lies on plain grass, tells nothing.
+
+    Raises:
+        ValueError: if the episodes hold fewer such clips that do not overlap.
+    """
+    rng = np.random.default_rng(seed)
+    found: list[list[Clip]] = []
+    for episode in episodes:
+        moving = motion(episode) > 0.5
+        length = context + future
+        starts = np.arange(1, len(episode.actions) - length + 2)
+        taken: list[int] = []
+        for first in rng.permutation(starts):
+            if moving[first - 1 : first - 1 + length].all() and all(abs(first - other) >= length for other in taken):
+                taken.append(int(first))
+        found.append([Clip(episode, first, context, future) for first in taken])
+    chosen: list[list[Clip]] = [[] for _ in episodes]
+    for place in range(max(map(len, found), default=0)):
+        for clips, kept in zip(found, chosen, strict=True):
+            if place < len(clips) and sum(map(len, chosen)) < count:
+                kept.append(clips[place])
+    if sum(map(len, chosen)) < count:
+        raise ValueError(
+            f"clips: got {count}, but the episodes hold {sum(map(len, chosen))} that move and do not overlap; "
+            "ask for fewer or collect more"
+        )
+    return [clip for kept in chosen for clip in kept]
+
+
+def ending_clips(episodes: Sequence[Episode], context: int, futures: tuple[int, ...] = (8, 16, 24)) -> list[Clip]:
+    """Clips whose last future block ends the episode, for each length in ``futures`` that fits."""
+    clips = []
+    for episode in episodes:
+        for future in futures if episode.terminations[-1] else ():
+            first = len(episode.actions) - future - context + 1
+            if first >= 1:
+                clips.append(Clip(episode, first, context, future))
+    return clips
+
+
+def as_start(world: World, modality: Modality, clip: Clip) -> Start:
+    """The world's beginning that a clip's context makes, with its counterpart in the simulator."""
+    frames = clip.context_blocks
+    return Start(
+        latents=world.encode(frames.reshape(-1, *frames.shape[2:])).float().cpu(),
+        rows=torch.from_numpy(modality.rows(clip.episode.actions[clip.first - 1 : clip.now])),
+        sim_seed=clip.episode.seed,
+        sim_actions=clip.episode.actions[: clip.now],
+    )
