@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from astra_gym.models.autoencoder import BlockAutoencoder, to_model, to_pixels
@@ -52,9 +51,9 @@ class AutoencoderStage:
         with self._autocast():
             frames, _ = self.model(truth, self.latent_noise, generator)
         error = frames.float() - truth
-        pixels = F.huber_loss(error, torch.zeros_like(error), delta=0.1) / 0.1
+        pixels = error.square().mean()
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-        return pixels + 0.25 * edges, {"pixels": pixels, "edges": edges}
+        return 5 * pixels + 0.25 * edges, {"pixels": pixels, "edges": edges}
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:

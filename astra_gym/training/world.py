@@ -45,7 +45,7 @@ class WorldLossConfig:
     """Share of the targets whose noise level is uniform; the others lie towards 1."""
     own_history_from: float = 0.5
     """Share of training after which part of the history is the model's own."""
-    own_history_share: float = 0.75
+    own_history_share: float = 0.5
     """Share of the steps that use own history from then on."""
     own_history_frames: int = 8
     """Longest run of own frames before a target."""
@@ -233,7 +233,7 @@ class WorldStage:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """PSNR in dB against the decoded truth when the second half of held-out clips is rolled out, 2 steps a frame."""
-        device, clips = self.mask.device, 32
+        device, clips = self.model.transformer.device, 32
         context = self.config.clip_frames // 2
         horizon = self.config.clip_frames - context
         generator = torch.Generator(device).manual_seed(0)
