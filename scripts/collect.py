@@ -1,8 +1,8 @@
 """Collect episodes of a simulator into a Minari dataset: ``python scripts/collect.py --help``."""
 
-import tyro
+import sys
 
-from astra_gym.data.collect import CollectArgs, collect
+from astra_gym.cli import main
 
 if __name__ == "__main__":
-    print(collect(tyro.cli(CollectArgs)))
+    sys.exit(main(["collect", *sys.argv[1:]]))

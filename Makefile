@@ -1,0 +1,55 @@
+# Everything runs from a virtual environment in .venv, made on first use. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+WORLDS := AstraDrive-v0
+
+export SDL_VIDEODRIVER ?= dummy
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test train lint clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-6s %s\n' "$$name" "$$text"; done
+
+# A torch that is already there stays; a machine without an NVIDIA GPU gets the pinned one before anything else asks for torch.
+$(INSTALLED): setup.cfg pyproject.toml
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
+		{ echo "make: $(PYTHON) cannot make a virtual environment (Debian: apt install python3-venv)" >&2; exit 1; }
+	@command -v nvidia-smi >/dev/null || $(BIN)/python -c "import torch" 2>/dev/null || \
+		$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	@touch $@
+
+demo: $(INSTALLED) ## drive through every shipped world; videos and contact sheets appear in videos/
+	@for world in $(WORLDS); do $(BIN)/astra-gym record $$world --output videos || exit 1; done
+	@echo "Look into videos/."
+
+test: $(INSTALLED) ## run all tests (ARGS="-k drive" for some)
+	$(BIN)/python -m pytest $(ARGS)
+
+train: $(INSTALLED) data/drive/train/metadata.json data/drive/val/metadata.json ## collect data where it is missing, then train
+	$(BIN)/python scripts/train_world.py $(ARGS)
+
+data/drive/train/metadata.json: | $(INSTALLED)
+	$(BIN)/python scripts/collect.py --output $(@D) --episodes 320
+
+# Tracks follow from seeds; those of validation lie far from those of training.
+data/drive/val/metadata.json: | $(INSTALLED)
+	$(BIN)/python scripts/collect.py --output $(@D) --episodes 32 --first-seed 1000000
+
+# mypy needs the installed layout, where envs/ and agents/ are part of astra_gym.
+lint: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@rm -rf build/check && mkdir -p build/check
+	@cp -r astra_gym build/check && cp -r envs agents build/check/astra_gym
+	cd build/check && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache \
+		astra_gym $(CURDIR)/scripts
+
+clean: ## remove build products and caches; data/, runs/, videos/ and .venv/ stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find astra_gym envs agents scripts tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Everything that acts in a world: scripted drivers, people, recorders and learners."""
