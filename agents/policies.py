@@ -1,0 +1,79 @@
+"""Agents by name: what drives when nobody sits at the keyboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import gymnasium as gym
+import numpy as np
+
+
+class Agent(Protocol):
+    """Acts on what it sees, one action a block."""
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin an episode; the seed fixes the agent's own random choices."""
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """The action for the next block, given the newest one, ``uint8 (K, H, W, 3)``, oldest frame first."""
+
+
+class RandomAgent:
+    """Random actions, uniform in the action space, each held for 1 to 8 blocks.
+
+    Args:
+        space: bounded action space.
+        seed: of the choices, until ``reset`` brings another one.
+    """
+
+    def __init__(self, space: gym.spaces.Box, seed: int | None = None):
+        self.low, self.high = space.low, space.high
+        self.rng = np.random.default_rng(seed)
+        self._blocks_left = 0
+        self._action = np.zeros(space.shape, np.float32)
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin anew; with a seed also the choices."""
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        self._blocks_left = 0
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """The action held at the moment; the observation is not looked at."""
+        if self._blocks_left == 0:
+            self._action = self.rng.uniform(self.low, self.high).astype(np.float32)
+            self._blocks_left = int(self.rng.integers(1, 9))
+        self._blocks_left -= 1
+        return self._action.copy()
+
+
+def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
+    """The agent called ``name`` for ``env``.
+
+    Args:
+        name: "random", "scripted", or the path of a policy that ``scripts/train_agent.py`` has learned (.zip).
+        env: environment that observes blocks of frames.
+        seed: of the agent's random choices.
+
+    Raises:
+        ValueError: if there is no such agent, or it cannot act in ``env``.
+    """
+    shape = env.observation_space.shape or ()
+    if len(shape) != 4:
+        raise ValueError(f"env: got observations of shape {shape}, allowed are blocks of frames (K, H, W, 3)")
+    if name == "random":
+        assert isinstance(env.action_space, gym.spaces.Box)
+        return RandomAgent(env.action_space, seed)
+    if name == "scripted":
+        modality = env.get_wrapper_attr("modality").name
+        if modality != "drive":
+            raise ValueError(f"agent: 'scripted' can drive a car, but the environment's actions are of {modality!r}")
+        from astra_gym.agents.scripted import LaneFollower
+
+        return LaneFollower()
+    if Path(name).suffix == ".zip" and Path(name).is_file():
+        from astra_gym.agents.sb3 import SB3Agent
+
+        return SB3Agent(name, env)
+    raise ValueError(f"agent: got {name!r}, allowed are 'random', 'scripted' and the path of an existing .zip")

@@ -1,0 +1,63 @@
+"""Let an agent act in an environment, one episode at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+import astra_gym  # noqa: F401  (registers the ids)
+from astra_gym.agents.policies import Agent
+
+
+@dataclass
+class Step:
+    """One block of an episode."""
+
+    block: np.ndarray
+    """Its frames, ``uint8 (K, H, W, 3)``, oldest first."""
+    action: np.ndarray | None
+    """What led to it; None for the block that ``reset`` returned."""
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+
+
+def is_simulator(env_id: str) -> bool:
+    """Whether ``env_id`` names a ground-truth simulator instead of a learned world.
+
+    Raises:
+        gymnasium.error.Error: if there is no environment of that name.
+    """
+    return gym.spec(env_id).namespace == "AstraSim"
+
+
+def make_block_env(env_id: str, blocks: int, world: str = "small", device: str = "cpu", **options: Any) -> gym.Env:
+    """Make an environment whose episodes last ``blocks`` steps at most.
+
+    Args:
+        env_id: of an Astra environment or a simulator.
+        blocks: time limit.
+        world: name or folder of the world; simulators have none.
+        device: of the world.
+        options: further arguments of ``gym.make``.
+    """
+    if is_simulator(env_id):
+        return gym.make(env_id, max_episode_blocks=blocks, disable_env_checker=True, **options)
+    return gym.make(env_id, max_episode_steps=blocks, world=world, device=device, disable_env_checker=True, **options)
+
+
+def run_episode(env: gym.Env, agent: Agent, seed: int) -> Iterator[Step]:
+    """Yield the blocks of one episode as they come, from the one that ``reset(seed)`` returns on."""
+    block, _ = env.reset(seed=seed)
+    agent.reset(seed)
+    yield Step(block, None)
+    over = False
+    while not over:
+        action = agent.act(block)
+        block, reward, terminated, truncated, _ = env.step(action)
+        over = terminated or truncated
+        yield Step(block, action, float(reward), terminated, truncated)

@@ -1,0 +1,92 @@
+"""A scripted driver that looks at nothing but the picture, so it drives in a dream as in the simulator."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from astra_gym.agents.road import RoadView, estimate_motion
+
+BLOCK_SECONDS = 0.08
+GRIP = 90.0
+"""Sideways acceleration that the driver plans with, m/s²; on asphalt the tyres hold about twice as much."""
+BRAKING = 30.0
+"""Deceleration that the driver plans with, m/s²."""
+
+
+class LaneFollower:
+    """Follow the middle of the road, slow down for bends, and come back when off the road.
+
+    Args:
+        speed: speed aimed at on straight road, in m/s of CarRacing's world (full gas reaches about 100); the skill.
+        caution: how much slower than the tyres allow the driver's plan allows bends are taken; 1 follows the plan.
+    """
+
+    def __init__(self, speed: float = 55.0, caution: float = 1.0):
+        if not 0 < speed <= 100:
+            raise ValueError(f"speed: got {speed}, allowed are numbers above 0 up to 100")
+        self.speed, self.caution = speed, caution
+        self.reset()
+
+    def reset(self, seed: int | None = None) -> None:
+        """Forget the episode. The driver makes no random choice: the seed is not used."""
+        self.motion = np.zeros(3)
+        self._course_heading = 0.0
+        self._goal = np.array([0.0, 20.0])
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """The next action, ``float32 (3,)`` steer, gas, brake, from a block ``uint8 (K, 64, 64, 3)``."""
+        self.motion = estimate_motion(observation, self.motion)
+        self._carry_memory()
+        view = RoadView(observation[-1])
+        course = view.course(self._course_heading) if view.on_road else np.zeros((0, 2))
+        if len(course) >= 3:
+            return self._follow(course)
+        return self._return_to_road(view)
+
+    def _carry_memory(self) -> None:
+        """What the driver remembers lies elsewhere now, since the car has moved."""
+        turned = self.motion[2] * BLOCK_SECONDS
+        self._course_heading -= turned
+        moved = self._goal - self.motion[1::-1] * BLOCK_SECONDS
+        cos, sin = np.cos(turned), np.sin(turned)
+        self._goal = np.array([cos * moved[0] - sin * moved[1], sin * moved[0] + cos * moved[1]])
+
+    def _follow(self, course: np.ndarray) -> np.ndarray:
+        velocity = self.motion[0]
+        steps = np.diff(course, axis=0, prepend=np.zeros((1, 2)))
+        lengths = np.hypot(*steps.T)
+        distances = np.cumsum(lengths)
+        headings = np.unwrap(np.arctan2(steps[:, 0], steps[:, 1]))
+        self._course_heading = float(np.clip(headings[1], -1.5, 1.5))
+
+        look_ahead = 9.0 + 0.17 * max(velocity, 0.0)
+        self._goal = course[np.argmin(np.abs(distances - look_ahead))]
+        steer = self._steer_to(self._goal)
+
+        # Curvature over three steps; each bend allows the speed from which the car can still brake for it.
+        curvature = np.abs(headings[4:] - headings[1:-3]) / (distances[4:] - distances[1:-3])
+        limits = GRIP / np.maximum(self.caution * curvature, 1e-3) + 2 * BRAKING * distances[1:-3]
+        end_of_sight = 30.0**2 + 2 * BRAKING * distances[-1]
+        allowed = np.sqrt(min(limits.min(initial=np.inf), end_of_sight))
+        return self._action(steer, min(self.speed, allowed))
+
+    def _return_to_road(self, view: RoadView) -> np.ndarray:
+        place = view.nearest_road()
+        if place is not None:
+            self._goal = place
+        angle = np.arctan2(*self._goal)
+        self._course_heading = 0.0
+        return self._action(self._steer_to(self._goal), 25.0 if abs(angle) < 0.6 else 15.0)
+
+    def _steer_to(self, goal: np.ndarray) -> float:
+        """Steer along the circle through ``goal``, and against turning faster than that circle asks for."""
+        angle = np.arctan2(*goal)
+        turning = 2.0 * max(self.motion[0], 0.0) * np.sin(angle) / max(np.hypot(*goal), 5.0)
+        return float(1.6 * angle + 0.2 * (turning - self.motion[2]))
+
+    def _action(self, steer: float, goal_speed: float) -> np.ndarray:
+        steer = np.clip(steer, -1.0, 1.0)
+        excess = self.motion[0] - goal_speed
+        gas = np.clip(-0.06 * excess, 0.0, 1.0) * (1.0 - 0.6 * abs(steer))
+        brake = np.clip(0.03 * (excess - 2.0), 0.0, 0.8)
+        return np.array([steer, gas, brake], np.float32)
