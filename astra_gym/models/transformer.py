@@ -16,15 +16,20 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from astra_gym.models.action_experts import ActionEncoder, ActionExperts, RoutedActions
+from astra_gym.models.packing import HistoryEmbedding, plan_packing, token_layout
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values, each ``(B, heads, tokens, head_dim)``."""
 
 
 class LayerCache(Protocol):
     """Where one layer's attention finds the keys and values of history."""
 
-    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, keys: Tensor, values: Tensor) -> KeysValues:
         """History's keys and values followed by the given ones, each ``(B, heads, tokens, head_dim)``."""
 
 
@@ -76,29 +81,34 @@ class Attention(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))
 
+    def keys_values(self, source: Tensor, rotary: Rotary | None = None) -> KeysValues:
+        """What tokens ``source (B, M, dim)`` are attended to by."""
+        k = self._heads(self.norm_k(self.to_k(source)))
+        if rotary is not None:
+            k = rotary.rotate(k)
+        return k.transpose(1, 2), self._heads(self.to_v(source)).transpose(1, 2)
+
     def forward(
         self,
         x: Tensor,
         rotary: Rotary | None = None,
-        context: Tensor | None = None,
+        context: KeysValues | None = None,
         mask: Tensor | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
-        """Attend from tokens ``x (B, N, dim)`` to ``context (B, M, dim)``, by default to themselves and to history."""
-        source = x if context is None else context
-        q, k = self._heads(self.norm_q(self.to_q(x))), self._heads(self.norm_k(self.to_k(source)))
-        v = self._heads(self.to_v(source)).transpose(1, 2)
+        """Attend from tokens ``x (B, N, dim)`` to ``context``, by default to themselves and to history."""
+        q = self._heads(self.norm_q(self.to_q(x)))
         if rotary is not None:
-            q, k = rotary.rotate(q), rotary.rotate(k)
-        q, k = q.transpose(1, 2), k.transpose(1, 2)
+            q = rotary.rotate(q)
+        k, v = self.keys_values(x, rotary) if context is None else context
         if cache is not None:
             k, v = cache.extend(k, v)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask)
         return self.to_out(out.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
-    """Two linear layers around a GELU; optionally a depthwise 3x3 convolution over each frame's token grid before them."""
+    """Two linear layers around a GELU; optionally before them a depthwise 3x3 convolution over each frame's tokens."""
 
     def __init__(self, dim: int, hidden_dim: int, local_grid: tuple[int, int] | None):
         super().__init__()
@@ -157,7 +167,7 @@ class AstraBlock(nn.Module):
         actions: Tensor,
         modulation: Tensor,
         rotary: Rotary,
-        context: Tensor | None = None,
+        context: KeysValues | None = None,
         mask: Tensor | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
@@ -168,7 +178,7 @@ class AstraBlock(nn.Module):
             actions: the experts' output for each token's latent frame, broadcastable to ``x``.
             modulation: projected time embedding ``(B, F, 6, dim)``.
             rotary: of all F * S tokens.
-            context: text ``(B, M, dim)``, or None.
+            context: keys and values of the text, or None.
             mask: boolean attention mask over the F * S tokens (and history), or None.
             cache: keys and values of history, or None.
         """
@@ -183,7 +193,7 @@ class AstraBlock(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Noise level to modulation: a sinusoid, an MLP, and the projection that all blocks share. Runs in float32."""
+    """Noise level to modulation: a sinusoid, an MLP, and the projection that all blocks share."""
 
     def __init__(self, freq_dim: int, dim: int):
         super().__init__()
@@ -192,21 +202,43 @@ class TimeEmbedding(nn.Module):
         self.linear_2 = nn.Linear(dim, dim)
         self.projection = nn.Linear(dim, 6 * dim)
 
-    def forward(self, noise_level: Tensor) -> tuple[Tensor, Tensor]:
-        """Levels ``(...)`` in [0, 1] to the embedding ``(..., dim)`` and the blocks' modulation ``(..., 6, dim)``."""
+    def forward(self, noise_level: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+        """Levels ``(...)`` in [0, 1] to the embedding ``(..., dim)`` and the blocks' modulation ``(..., 6, dim)``.
+
+        Computed in ``dtype``, by default that of the weights.
+        """
+        dtype = dtype or self.linear_1.weight.dtype
         half = self.freq_dim // 2
         exponent = torch.arange(half, dtype=torch.float64, device=noise_level.device) / half
         angles = 1000.0 * noise_level.double()[..., None] * torch.exp(-math.log(10_000.0) * exponent)
-        sinusoid = torch.cat([angles.cos(), angles.sin()], -1).to(self.linear_1.weight.dtype)
-        embedding = self.linear_2(F.silu(self.linear_1(sinusoid)))
-        return embedding, self.projection(F.silu(embedding)).unflatten(-1, (6, -1))
+        sinusoid = torch.cat([angles.cos(), angles.sin()], -1).to(dtype)
+        hidden = F.silu(_linear_in(dtype, self.linear_1, sinusoid))
+        embedding = _linear_in(dtype, self.linear_2, hidden)
+        return embedding, _linear_in(dtype, self.projection, F.silu(embedding)).unflatten(-1, (6, -1))
+
+
+def _linear_in(dtype: torch.dtype, layer: nn.Linear, x: Tensor) -> Tensor:
+    return F.linear(x, layer.weight.to(dtype), layer.bias.to(dtype))
+
+
+class PackedHistory(NamedTuple):
+    """A packed sequence but for the new frames' latents: what stays the same while they are denoised."""
+
+    tokens: Tensor
+    """(B, M, dim): history's tokens."""
+    rotary: Rotary
+    """Of all tokens, history's and the new frames'."""
+    rows: Tensor
+    """int64 (N,): row of the actions that each token takes; the row after the last stands for none."""
 
 
 class TransformerOutput(NamedTuple):
     sample: Tensor
     """(B, F, C, h, w): the network's output for each latent frame."""
     features: Tensor
-    """(B, F, 2 * dim): what the heads read: the mean over a frame's tokens, and its summary token."""
+    """(B, F, 2 * dim): what the heads read: the mean over a frame's tokens, and its summary token.
+
+    Packed: ``(B, F, dim)``, the mean."""
     actions: RoutedActions
 
 
@@ -215,7 +247,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
 
     Args:
         in_channels: channels C of a latent frame.
-        latent_size: height and width of a latent frame (causal layout; the packed one takes any size).
+        latent_size: height and width of a latent frame (causal; the packed layout takes any size).
         patch_size: side of the square of latents that makes a token.
         num_attention_heads, attention_head_dim: their product is the width.
         num_layers, ffn_dim, freq_dim, eps: as in Wan2.1.
@@ -266,8 +298,17 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         dim = num_attention_heads * attention_head_dim
         grid = (latent_size[0] // patch_size, latent_size[1] // patch_size)
         patch_dim = in_channels * patch_size**2
+        if attention == "packed" and (condition_on_previous or local_mixing):
+            raise ValueError("attention: the packed layout has neither condition_on_previous nor local_mixing")
         self.patch_embedding = nn.Linear(patch_dim * (2 if condition_on_previous else 1), dim)
-        self.summary_embedding = nn.Linear(in_channels * latent_size[0] * latent_size[1], dim)
+        if attention == "causal":
+            self.summary_embedding = nn.Linear(in_channels * latent_size[0] * latent_size[1], dim)
+        else:
+            self.history_embedding = HistoryEmbedding(in_channels, dim)
+        if text_dim is not None:
+            self.text_embedding = nn.Sequential(
+                nn.Linear(text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
+            )
         self.time_embedding = TimeEmbedding(freq_dim, dim)
         self.action_encoder = ActionEncoder(modalities, action_dim, action_hidden_dim, num_experts, top_k, routing)
         self.blocks = nn.ModuleList(
@@ -301,7 +342,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         return self.grid[0] * self.grid[1] + 1
 
     def positions(self, times: Tensor) -> Tensor:
-        """Rotary positions ``(..., S, 3)`` of the tokens of frames at ``times (...)``; the summary sits at the centre."""
+        """Rotary positions ``(..., S, 3)`` of the tokens of frames at ``times (...)``, the summary's at the centre."""
         height, width = self.grid
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         place = torch.stack([rows.flatten(), columns.flatten()], -1).double()
@@ -321,29 +362,58 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         x = patches.unflatten(2, grid).unflatten(-1, (-1, p, p))  # B F h w C p p
         return x.permute(0, 1, 4, 2, 5, 3, 6).flatten(-2).flatten(-3, -2)
 
+    @apply_forward_hook
+    def embed_text(self, embeddings: Tensor) -> list[KeysValues]:
+        """What the blocks attend to in a text, from its embeddings ``(B, M, text_dim)``. Needed once an episode."""
+        text = self.text_embedding(embeddings)
+        return [block.attn2.keys_values(text) for block in self.blocks]
+
+    @apply_forward_hook
+    def pack(self, history: Tensor, new: int) -> PackedHistory:
+        """Prepare the packed layout. Needed once for the frames that are denoised together.
+
+        Args:
+            history: latents ``(B, T, C, H, W)``, oldest first; the newest 20 are used.
+            new: latent frames to denoise.
+        """
+        height, width = history.shape[-2:]
+        if height % self.config.patch_size or width % self.config.patch_size:
+            raise ValueError(f"history: got latents of {height}x{width}, both must divide by {self.config.patch_size}")
+        packing = plan_packing(history.shape[1], new)
+        positions, rows = (tensor.to(history.device) for tensor in token_layout(packing, height, width))
+        rotary = Rotary.from_positions(positions, self.config.attention_head_dim)
+        return PackedHistory(self.history_embedding(history, packing), rotary, rows)
+
     def forward(
         self,
         latents: Tensor,
         noise_level: Tensor,
         actions: RoutedActions,
-        times: Tensor,
+        times: Tensor | None = None,
         previous: Tensor | None = None,
         mask: Tensor | None = None,
         caches: list[LayerCache] | None = None,
-        context: Tensor | None = None,
+        context: list[KeysValues] | None = None,
+        history: PackedHistory | None = None,
     ) -> TransformerOutput:
-        """The causal layout.
+        """Predict.
 
         Args:
             latents: noisy latent frames ``(B, F, C, H, W)``.
-            noise_level: of each frame, ``(B, F)`` in [0, 1].
-            actions: each frame's action out of :attr:`action_encoder`, tensors ``(B, F, ...)``.
-            times: index in time of each frame, ``(B, F)``; only differences matter.
-            previous: the latent frame before each, ``(B, F, C, H, W)``, zeros where there is none.
-            mask: boolean ``(tokens, keys)`` or ``(B, 1, tokens, keys)``; True may be attended to.
-            caches: for each layer the keys and values of history.
-            context: text embeddings for cross-attention.
+            noise_level: of each frame, ``(B, F)`` in [0, 1]; packed: of all frames, ``(B, 1)``.
+            actions: each frame's action out of :attr:`action_encoder`, tensors ``(B, F, ...)``; packed: those of the
+                window, see :func:`astra_gym.models.packing.window_rows`.
+            times: index in time of each frame, ``(B, F)``; only differences matter (causal).
+            previous: the latent frame before each, ``(B, F, C, H, W)``, zeros where there is none (causal).
+            mask: boolean ``(tokens, keys)`` or ``(B, 1, tokens, keys)``; True may be attended to (causal).
+            caches: for each layer the keys and values of history (causal).
+            context: of :meth:`embed_text`, for cross-attention.
+            history: of :meth:`pack` (packed).
         """
+        if history is not None:
+            return self._forward_packed(latents, noise_level, actions, context, history)
+        if times is None:
+            raise ValueError("times, history: the causal layout needs the first, the packed one the second")
         inputs = self._patchify(latents)
         if self.config.condition_on_previous:
             inputs = torch.cat([inputs, self._patchify(previous)], -1)
@@ -354,9 +424,34 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         rotary = Rotary.from_positions(self.positions(times).flatten(1, 2), self.config.attention_head_dim)
         for i, block in enumerate(self.blocks):
             adapter = block.experts(actions).unsqueeze(2)
-            x = block(x, adapter, modulation, rotary, context, mask, caches[i] if caches else None)
+            text = context[i] if context else None
+            x = block(x, adapter, modulation, rotary, text, mask, caches[i] if caches else None)
         x = self.norm_out(x)
         features = torch.cat([x[:, :, :-1].mean(2), x[:, :, -1]], -1)
-        shift, scale = (self.scale_shift_table + embedding.float().unsqueeze(2)).to(x.dtype).unsqueeze(3).unbind(2)
-        sample = self.proj_out(x[:, :, :-1] * (1 + scale) + shift)
+        sample = self._project_out(x[:, :, :-1], embedding)
         return TransformerOutput(self._unpatchify(sample, self.grid), features, actions)
+
+    def _forward_packed(
+        self,
+        latents: Tensor,
+        noise_level: Tensor,
+        actions: RoutedActions,
+        context: list[KeysValues] | None,
+        history: PackedHistory,
+    ) -> TransformerOutput:
+        grid = (latents.shape[-2] // self.config.patch_size, latents.shape[-1] // self.config.patch_size)
+        tokens = self.patch_embedding(self._patchify(latents))
+        x = torch.cat([history.tokens, tokens.flatten(1, 2)], 1).unsqueeze(1)
+        embedding, modulation = self.time_embedding(noise_level, torch.float32)
+        # A token without an action has the zero code, not the row of zeros.
+        rows = RoutedActions(F.pad(actions.code, (0, 0, 0, 1)), *(torch.cat([t, t[:, -1:]], 1) for t in actions[1:]))
+        for i, block in enumerate(self.blocks):
+            adapter = block.experts(rows)[:, history.rows].unsqueeze(1)
+            x = block(x, adapter, modulation, history.rotary, context[i] if context else None)
+        x = self.norm_out(x[:, 0, history.tokens.shape[1] :]).unflatten(1, (latents.shape[1], -1))
+        sample = self._project_out(x, embedding)
+        return TransformerOutput(self._unpatchify(sample, grid), x.mean(2), actions)
+
+    def _project_out(self, x: Tensor, embedding: Tensor) -> Tensor:
+        shift, scale = (self.scale_shift_table + embedding.float().unsqueeze(2)).to(x.dtype).unsqueeze(3).unbind(2)
+        return self.proj_out(x * (1 + scale) + shift)
