@@ -28,8 +28,7 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
 
     The convolutions see all frames of a block at once, so the latent frame holds their motion. The encoder runs only
     where real frames come in; the decoder runs at every step, so it is narrow and does its work at low resolution.
-    Latents have zero mean and unit variance in each channel (a batch normalisation without affine parameters, whose
-    running statistics are stored with the weights).
+    Latents have unit root-mean-square over the channels at each place, so that noise levels mean the same everywhere.
 
     Args:
         frames_per_block: frames K in a block.
@@ -64,7 +63,6 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
             nn.SiLU(),
             nn.Conv2d(wider, latent_channels, 1),
         )
-        self.normalize = nn.BatchNorm2d(latent_channels, affine=False, momentum=0.02)
 
         layers: list[nn.Module] = []
         width_in = latent_channels
@@ -81,7 +79,8 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
     def encode(self, blocks: Tensor) -> Tensor:
         """Frames in [-1, 1], ``(B, K, 3, H, W)``, to latents ``(B, C, H/8, W/8)``."""
         images = blocks.flatten(1, 2).to(memory_format=torch.channels_last)
-        return self.normalize(self.encoder(images))
+        latents = self.encoder(images)
+        return latents * latents.float().square().mean(1, keepdim=True).add(1e-6).rsqrt().to(latents.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents ``(B, C, h, w)`` to frames ``(B, K, 3, 8h, 8w)``, about [-1, 1], not clipped."""

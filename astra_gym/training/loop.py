@@ -24,7 +24,7 @@ class LoopConfig:
     lr: float
     """Peak rate of AdamW."""
     muon_lr: float = 0.0
-    """Peak rate of Muon on the transformer blocks' matrices; 0 leaves them to AdamW."""
+    """Peak rate of Muon on convolutions and the transformer blocks' matrices; 0 leaves them to AdamW."""
     warmup: int = 100
     """Steps of linear warm-up."""
     decay_share: float = 0.4

@@ -6,23 +6,47 @@ import torch
 from torch import Tensor, nn
 
 
+class Muon(torch.optim.Muon):
+    """torch's Muon for weights of any shape: convolutions are updated as matrices of output by input."""
+
+    def __init__(self, weights: list[nn.Parameter], lr: float, weight_decay: float):
+        self.weights = weights
+        super().__init__([nn.Parameter(weight.detach().flatten(1)) for weight in weights], lr=lr, weight_decay=weight_decay)
+
+    def step(self, closure=None):
+        for weight, matrix in zip(self.weights, self.param_groups[0]["params"], strict=True):
+            matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
+        return super().step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+        for weight in self.weights:
+            weight.grad = None
+
+
+def _is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
+    if weight.ndim == 4:
+        return min(weight.shape[0], weight[0].numel()) >= 16
+    return weight.ndim == 2 and "blocks." in name and "scale_shift_table" not in name
+
+
 def make_optimizers(model: nn.Module, lr: float, muon_lr: float = 0.0, weight_decay: float = 0.01):
-    """AdamW, and Muon for the transformer blocks' matrices where ``muon_lr`` is positive.
+    """AdamW, and Muon for convolutions and the transformer blocks' matrices where ``muon_lr`` is positive.
 
     Every parameter group carries its peak rate as ``peak_lr``.
     """
     muon, decayed, plain = [], [], []
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
+    for name, weight in model.named_parameters():
+        if not weight.requires_grad:
             continue
-        if muon_lr and parameter.ndim == 2 and "blocks." in name and "scale_shift_table" not in name:
-            muon.append(parameter)
+        if muon_lr and _is_hidden_matrix(name, weight):
+            muon.append(weight)
         else:
-            (decayed if parameter.ndim >= 2 else plain).append(parameter)
+            (decayed if weight.ndim >= 2 else plain).append(weight)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True)]
     if muon:
-        optimizers.append(torch.optim.Muon(muon, lr=muon_lr, weight_decay=weight_decay))
+        optimizers.append(Muon(muon, muon_lr, weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]

@@ -56,7 +56,7 @@ class TrainArgs:
     seed: int = 0
     latent_channels: int = 32
     autoencoder: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=2_400, lr=2e-3, warmup=100, ema_decay=0.995, validate_every=200)
+        default_factory=lambda: LoopConfig(steps=1_500, lr=2e-3, muon_lr=0.02, warmup=50, ema_decay=0.99, validate_every=100)
     )
     autoencoder_batch_size: int = 32
     transformer: TransformerSize = field(default_factory=TransformerSize)
@@ -102,7 +102,7 @@ def _load(cls, folder: Path):
 
 def _train_autoencoder(args: TrainArgs) -> None:
     model = BlockAutoencoder(latent_channels=args.latent_channels)
-    model.to(args.device).to(memory_format=torch.channels_last)
+    model.to(args.device)
     stage = AutoencoderStage(
         model,
         load_blocks(args.data / "train"),
