@@ -34,6 +34,9 @@ COMMANDS = {
     "evaluate": Command(
         "astra_gym.evaluation.evaluate", "EvaluateArgs", "evaluate", "judge a world against its simulator"
     ),
+    "convert": Command(
+        "astra_gym.convert", "ConvertArgs", "convert", "bring the released Astra weights into one folder"
+    ),
 }
 
 EXPECTED_ERRORS = (ValueError, OSError, ImportError, RuntimeError, gym.error.Error)

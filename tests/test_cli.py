@@ -11,7 +11,14 @@ import astra_gym
 from astra_gym.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = {"play": "play", "record": "record", "collect": "collect", "train": "train_world", "evaluate": "evaluate"}
+SCRIPTS = {
+    "play": "play",
+    "record": "record",
+    "collect": "collect",
+    "train": "train_world",
+    "evaluate": "evaluate",
+    "convert": "convert",
+}
 
 
 def fails_in_one_line(capsys, *arguments: str | Path) -> str:
