@@ -1,0 +1,117 @@
+"""Training: it learns, it validates, and a killed run goes on exactly where it was."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from astra_gym.bundles import load_bundle
+from astra_gym.training.loop import LoopConfig, save_atomically
+from astra_gym.training.optim import MovingAverage, Muon, learning_rate_factor, make_optimizers
+from astra_gym.training.train import TrainArgs, train
+from astra_gym.world import World
+
+TINY = """
+    --autoencoder.steps 6 --autoencoder.validate-every 3 --autoencoder.checkpoint-every 2 --autoencoder-batch-size 2
+    --world.steps 8 --world.validate-every 4 --world.checkpoint-every 2 --world.warmup 2 --latent-channels 4
+    --world-loss.clip-frames 8 --world-loss.batch-size 2 --world-loss.own-history-frames 3
+    --transformer.heads 2 --transformer.head-dim 24 --transformer.layers 1 --transformer.ffn-dim 32
+    --transformer.window 2 --transformer.summary-window 2 --starts 2
+""".split()
+
+
+def command(episodes: Path, run: Path) -> list[str]:
+    folders = ["--data", str(episodes), "--run", str(run), "--output", str(run / "bundle")]
+    return [sys.executable, "scripts/train_world.py", *folders, *TINY]
+
+
+@pytest.fixture(scope="module")
+def trained(episodes, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("whole")
+    subprocess.run(command(episodes, run), check=True, capture_output=True)
+    return run
+
+
+def test_the_bundle_of_a_training_run_can_be_stepped(trained):
+    bundle = load_bundle(trained / "bundle")
+    world = World(bundle, num_worlds=2)
+    frames = world.reset([bundle.starts["drive"][i] for i in range(2)], [0, 1])
+    assert frames.shape == (2, 4, 64, 64, 3)
+    step = world.step(np.ones((2, 4), np.float32))
+    assert step.frames.shape == (2, 4, 64, 64, 3) and np.isfinite(step.reward).all()
+    assert list((trained / "logs" / "world").glob("events*"))
+
+
+def test_a_run_killed_twice_ends_with_the_same_weights(episodes, trained, tmp_path):
+    run = tmp_path / "killed"
+    for checkpoint in ("autoencoder.pt", "world.pt"):
+        process = subprocess.Popen(
+            command(episodes, run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        while not (run / checkpoint).exists():
+            assert process.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (run / "bundle").exists()
+    subprocess.run(command(episodes, run), check=True, capture_output=True)
+    for part in ("autoencoder", "transformer", "heads"):
+        name = f"bundle/{part}/diffusion_pytorch_model.safetensors"
+        assert (run / name).read_bytes() == (trained / name).read_bytes(), part
+
+
+def test_bad_arguments_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"stages: got \['dance'\]"):
+        train(TrainArgs(stages=("dance",)))
+    with pytest.raises(ValueError, match="modality: got 'boat'"):
+        train(TrainArgs(modality="boat"))
+    with pytest.raises(FileNotFoundError, match="run the stage 'autoencoder' first"):
+        train(TrainArgs(stages=("world",), run=tmp_path))
+
+
+def test_learning_rate_warms_up_and_decays_to_zero():
+    config = LoopConfig(steps=100, lr=1.0, warmup=10, decay_share=0.4)
+    factors = [learning_rate_factor(step, 100, config.warmup, config.decay_share) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[10:60] == [1.0] * 50
+    assert factors[80] == pytest.approx(0.5) and factors[100] == 0.0
+
+
+def test_muon_updates_convolutions_in_place():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(16, 16, 3), torch.nn.Flatten())
+    optimizers = make_optimizers(model, lr=1e-3, muon_lr=0.02)
+    assert any(isinstance(optimizer, Muon) for optimizer in optimizers)
+    before = model[0].weight.detach().clone()
+    model(torch.randn(1, 16, 8, 8)).square().mean().backward()
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    assert not torch.equal(model[0].weight, before)
+    assert model[0].weight.grad is None
+
+
+def test_moving_average_swaps_in_and_out():
+    model = torch.nn.Linear(2, 2)
+    average = MovingAverage(model, 0.5)
+    with torch.no_grad():
+        model.weight += 1
+    average.update(model)
+    current = average.swap(model)
+    torch.testing.assert_close(model.weight, average.values["weight"])
+    model.load_state_dict(current)
+    assert not torch.allclose(model.weight, average.values["weight"])
+
+
+def test_a_checkpoint_replaces_the_old_one_whole(tmp_path):
+    path = tmp_path / "a.pt"
+    save_atomically({"step": 1}, path)
+    save_atomically({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 2}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
