@@ -48,21 +48,19 @@ def rotary_angles(positions: Tensor, head_dim: int) -> Tensor:
 
 
 class Rotary(NamedTuple):
-    """Cosine and sine of the rotary angles, broadcastable to ``(B, tokens, heads, head_dim / 2)``."""
+    """Rotary factors as complex numbers, broadcastable to ``(B, tokens, heads, head_dim / 2)``."""
 
-    cos: Tensor
-    sin: Tensor
+    factors: Tensor
 
     @classmethod
-    def from_positions(cls, positions: Tensor, head_dim: int, dtype: torch.dtype = torch.float32) -> Rotary:
+    def from_positions(cls, positions: Tensor, head_dim: int) -> Rotary:
         angles = rotary_angles(positions, head_dim).unsqueeze(-2)
-        return cls(angles.cos().to(dtype), angles.sin().to(dtype))
+        return cls(torch.polar(torch.ones_like(angles), angles).to(torch.complex64))
 
     def rotate(self, x: Tensor) -> Tensor:
         """Rotate adjacent pairs of ``x (B, tokens, heads, head_dim)``."""
-        even, odd = x[..., 0::2], x[..., 1::2]
-        pairs = (even * self.cos - odd * self.sin, even * self.sin + odd * self.cos)
-        return torch.stack(pairs, -1).flatten(-2).to(x.dtype)
+        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * self.factors).flatten(-2).to(x.dtype)
 
 
 class Attention(nn.Module):
