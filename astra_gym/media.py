@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,38 +57,33 @@ def load_image(source: Source, size: int) -> np.ndarray:
     return resize_frame(pixels, size)
 
 
-def load_video(source: Source, size: int, min_frames: int = 1, max_frames: int | None = None) -> np.ndarray:
-    """The end of a video as centre-cropped square frames, oldest first. The frame rate is taken as it is.
+def load_video(source: Source, size: int, min_frames: int = 1) -> np.ndarray:
+    """A video as centre-cropped square frames, oldest first. The frame rate is taken as it is.
 
     Args:
         source: ``uint8 (T, H, W, 3)`` or the path of a video file that ffmpeg reads.
         size: side of the frames in pixels.
         min_frames: fewest frames that will do.
-        max_frames: frames to keep, counted from the end; None keeps all.
 
     Returns:
-        ``uint8 (T', size, size, 3)``, ``T' <= max_frames``.
+        ``uint8 (T, size, size, 3)``.
 
     Raises:
         ValueError: naming ``video``, on an array of another shape or type, an unreadable file, or too few frames.
     """
     if isinstance(source, np.ndarray):
         _check_array("video", source, dims=4)
-        frames = _last_frames(source, size, max_frames)
+        frames = [resize_frame(frame, size) for frame in source]
     else:
         path = _existing_file("video", source)
         try:
-            frames = _last_frames(_decode(path), size, max_frames)
+            frames = [resize_frame(frame, size) for frame in _decode(path)]
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().split("\n")[-1]  # before it stands ffmpeg's whole configuration
             raise ValueError(f"video: cannot read {str(path)!r} as a video ({reason})") from None
     if len(frames) < min_frames:
         raise ValueError(f"video: got {len(frames)} frames, at least {min_frames} are needed")
     return np.stack(frames)
-
-
-def _last_frames(frames: Iterable[np.ndarray], size: int, max_frames: int | None) -> list[np.ndarray]:
-    return list(deque((resize_frame(frame, size) for frame in frames), maxlen=max_frames))
 
 
 def _decode(path: Path) -> Iterable[np.ndarray]:

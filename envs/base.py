@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -17,8 +17,9 @@ from astra_gym.envs.starts import choose_start
 if TYPE_CHECKING:
     import torch
 
+    from astra_gym.bundles import Start
     from astra_gym.envs.window import Window
-    from astra_gym.world import Start, WorldStep
+    from astra_gym.world import WorldStep
 
 OBS_TYPES = ("block", "frame", "latent")
 RENDER_MODES = ("rgb_array", "rgb_array_list", "human")
@@ -45,7 +46,8 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         info_routing: put the router's weights into ``info``.
 
     Raises:
-        ValueError: naming the argument that is wrong; also where the world's weights are missing or corrupt.
+        ValueError: naming the argument that is wrong; also where the world's weights are corrupt.
+        FileNotFoundError: if there is no such world, or a file of it is missing.
     """
 
     metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 50}
@@ -56,7 +58,7 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
 
     def __init__(
         self,
-        world: str | os.PathLike = "small",
+        world: str | Path = "small",
         render_mode: str | None = None,
         obs_type: str = "block",
         device: str | torch.device = "cpu",
@@ -69,6 +71,10 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
             raise ValueError(f"render_mode: got {render_mode!r}, allowed are None and {RENDER_MODES}")
         if obs_type not in OBS_TYPES:
             raise ValueError(f"obs_type: got {obs_type!r}, allowed are {OBS_TYPES}")
+        if num_inference_steps is not None and not (isinstance(num_inference_steps, int) and num_inference_steps > 0):
+            raise ValueError(f"num_inference_steps: got {num_inference_steps!r}, allowed are None and 1, 2, 3, ...")
+        if guidance_scale is not None and not 0 <= guidance_scale < float("inf"):
+            raise ValueError(f"guidance_scale: got {guidance_scale!r}, allowed are None and numbers from 0")
 
         from astra_gym.bundles import load_bundle
         from astra_gym.world import World
@@ -77,7 +83,10 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         if self.modality.name not in bundle.starts:
             raise ValueError(f"world: {world!r} was not trained for {self.modality.name!r}, only {list(bundle.starts)}")
         self._world = World(
-            bundle, num_worlds=1, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale
+            bundle,
+            modality=self.modality.name,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
         )
         self._bank = bundle.starts[self.modality.name]
         self.render_mode = render_mode

@@ -57,8 +57,8 @@ class AstraDriveEnv(AstraEnv):
     - `"start"`: place in the bank, an integer from 0.
     - `"image"`: a picture, `uint8 (H, W, 3)` or the path of a file. The world stood still in it for one block.
     - `"video"`: at least 4 frames at 50 frames/s, oldest first, `uint8 (T, H, W, 3)` or the path of a file. The oldest
-      frames that make no whole block are dropped. With it may come `"actions"`, the action that led to each block,
-      `float (T // 4, 3)`; they are unknown if left out.
+      frames that make no whole block are dropped, as are those beyond the world's memory. With it may come `"actions"`,
+      the action that led to each block, `float (T // 4, 3)`; they are unknown if left out.
 
     Pictures are cropped to their central square and scaled to 64x64.
 

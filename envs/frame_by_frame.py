@@ -32,7 +32,7 @@ class FrameByFrame(gym.Wrapper):
         if env.render_mode != "rgb_array":
             raise ValueError(f"env: got one with render_mode={env.render_mode!r}, allowed is 'rgb_array'")
         super().__init__(env)
-        self.metadata = env.metadata | {"render_fps": env.unwrapped.fps}
+        self.metadata = env.metadata | {"render_fps": env.get_wrapper_attr("fps")}
         self._frames = np.zeros(0)
         self._shown = 0
         self._outcome: tuple[Any, ...] = ()
@@ -59,5 +59,5 @@ class FrameByFrame(gym.Wrapper):
         return self._frames[self._shown].copy()
 
     def _begin_block(self) -> None:
-        self._frames = self.env.unwrapped.frames
+        self._frames = self.env.get_wrapper_attr("frames")
         self._shown = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +11,10 @@ from astra_gym.actions import Modality
 from astra_gym.media import load_image, load_video
 
 if TYPE_CHECKING:
-    from astra_gym.bundles import StartBank
-    from astra_gym.world import Start, World
+    import torch
+
+    from astra_gym.bundles import Start, StartBank
+    from astra_gym.world import World
 
 OPTIONS = ("start", "image", "video", "actions")
 """Keys of ``reset(options=...)``."""
@@ -49,15 +50,15 @@ def choose_start(
     return bank[_bank_index(options["start"], len(bank)) if given else drawn]
 
 
-def _bank_index(index: Any, size: int) -> int:
-    if not isinstance(index, Integral) or isinstance(index, (bool, np.bool_)) or not 0 <= index < size:
-        raise ValueError(f"start: got {index!r}, allowed are the integers 0 to {size - 1}")
-    return int(index)
+def _bank_index(start: Any, size: int) -> int:
+    if not isinstance(start, (int, np.integer)) or isinstance(start, bool) or not 0 <= start < size:
+        raise ValueError(f"start: got {start!r}, allowed are the integers 0 to {size - 1}")
+    return int(start)
 
 
 def _image_start(world: World, modality: Modality, source: Any) -> Start:
     """A world that stood still: the picture repeated for one block, the action unknown."""
-    from astra_gym.world import Start
+    from astra_gym.bundles import Start
 
     config = world.bundle.config
     image = load_image(source, config.frame_size)
@@ -66,27 +67,26 @@ def _image_start(world: World, modality: Modality, source: Any) -> Start:
 
 
 def _video_start(world: World, modality: Modality, source: Any, actions: Any) -> Start:
-    """The last whole blocks of a video, with the actions that led to them where they are known."""
-    from astra_gym.world import Start
+    """The whole blocks of a video, as many as the world can remember, with the actions that led to them if known."""
+    from astra_gym.bundles import Start
 
-    config = world.bundle.config
+    config, memory = world.bundle.config, world.bundle.transformer.config
     per_block = config.frames_per_block
     video = load_video(source, config.frame_size, min_frames=per_block)
-    blocks = len(video) // per_block
-    rows = _rows(modality, actions, blocks)
-    return Start(world.encode(video[-blocks * per_block :]), rows)
+    rows = _rows(modality, actions, len(video) // per_block)[-memory.window - memory.summary_window :]
+    return Start(world.encode(video[-per_block * len(rows) :]), rows)
 
 
-def _rows(modality: Modality, actions: Any, blocks: int):
+def _rows(modality: Modality, actions: Any, blocks: int) -> torch.Tensor:
     """Model rows ``(blocks, row_dim)`` of the given actions; of unknown ones where ``actions`` is None."""
-    import torch
+    from torch import from_numpy, zeros
 
     if actions is None:
-        return torch.zeros(blocks, modality.row_dim)
+        return zeros(blocks, modality.row_dim)
     expected = (blocks, modality.action_dim)
     if np.shape(actions) != expected:
         raise ValueError(f"actions: got shape {np.shape(actions)}, allowed is {expected}: one action for each block")
     try:
-        return torch.from_numpy(modality.rows(actions))
+        return from_numpy(modality.rows(actions))
     except ValueError as error:
         raise ValueError(f"actions: {error}") from error

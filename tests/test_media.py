@@ -48,11 +48,6 @@ def test_video_file_is_about_its_array(tmp_path, name):
     assert np.abs(frames.astype(int) - expected).mean() < 8
 
 
-def test_video_keeps_its_end():
-    video = gradient_video(10, 16, 16)
-    np.testing.assert_array_equal(load_video(video, 16, max_frames=4), video[-4:])
-
-
 @pytest.mark.parametrize(
     ("load", "name", "array"),
     [

@@ -1,0 +1,445 @@
+"""Contracts of every Astra environment: Gymnasium's, determinism, errors, rendering, snapshots."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pygame
+import pytest
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.env_checker import check_env
+from gymnasium.utils.play import play
+from gymnasium.wrappers import RecordVideo
+from PIL import Image
+
+import astra_gym
+from astra_gym.envs import FrameByFrame
+from astra_gym.media import load_video
+
+ROOT = Path(__file__).resolve().parent.parent
+IDS = [spec.id for spec in gym.registry.values() if str(spec.entry_point).startswith("astra_gym.envs.")]
+OBS_TYPES = ("block", "frame", "latent")
+
+
+@pytest.fixture(autouse=True)
+def headless(monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+
+
+@pytest.fixture(params=IDS, scope="module")
+def shared_env(request):
+    """One environment for the tests that only reset and step it."""
+    env = gym.make(request.param, render_mode="rgb_array", info_routing=True)
+    yield env
+    env.close()
+
+
+@pytest.fixture
+def env(shared_env):
+    """The shared environment, begun anew."""
+    shared_env.reset(seed=0)
+    return shared_env
+
+
+def rollout(env: gym.Env, seed: int, steps: int = 4) -> list[np.ndarray]:
+    """Observations of an episode with a fixed sequence of actions."""
+    env.action_space.seed(seed)
+    observations = [env.reset(seed=seed)[0]]
+    for _ in range(steps):
+        observations.append(env.step(env.action_space.sample())[0])
+    return observations
+
+
+def digest(observations: list[np.ndarray]) -> str:
+    return hashlib.sha256(np.stack(observations).tobytes()).hexdigest()
+
+
+# Gymnasium's own checks ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("obs_type", OBS_TYPES)
+@pytest.mark.parametrize("env_id", IDS)
+def test_check_env_has_nothing_to_say(env_id, obs_type):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gym.make(env_id, obs_type=obs_type, info_routing=True)
+        # The render modes do not depend on the observation; each costs one more environment.
+        check_env(env.unwrapped, skip_render_check=obs_type != "block")
+
+
+def test_registration_is_complete():
+    assert "AstraDrive-v0" in IDS
+    for env_id in IDS:
+        assert gym.spec(env_id).max_episode_steps == 250
+
+
+def test_importing_registers_without_torch():
+    code = "import sys, astra_gym, astra_gym.envs; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+# Steps ---------------------------------------------------------------------------------------------------------------
+
+
+def test_types_of_a_step(env):
+    observation, info = env.reset(seed=3)
+    assert observation.shape == (4, 64, 64, 3) and observation.dtype == np.uint8
+    assert info["start"] == env.unwrapped.start.index
+    stepped, reward, terminated, truncated, step_info = env.step(env.action_space.sample())
+    assert stepped.shape == observation.shape and (stepped != observation).any()
+    assert type(reward) is float and type(terminated) is bool and type(truncated) is bool
+    assert step_info.keys() == info.keys() == {"start", "routing"}
+    assert step_info["routing"].shape == info["routing"].shape
+    assert step_info["routing"].sum() == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_observation_types_are_views_of_one_world(env_id):
+    blocks, frames, latents = (rollout(gym.make(env_id, obs_type=kind), seed=1, steps=2) for kind in OBS_TYPES)
+    for block, frame in zip(blocks, frames, strict=True):
+        np.testing.assert_array_equal(block[-1], frame)
+    for latent in latents:
+        assert latent.dtype == np.float32 and latent.ndim == 3
+        assert 0.2 < latent.std() < 5
+
+
+def test_returned_arrays_belong_to_the_caller(env):
+    expected = digest(rollout(env, seed=2))
+    env.action_space.seed(2)
+    observation, info = env.reset(seed=2)
+    observations = [observation.copy()]
+    for _ in range(4):
+        for array in (observation, info["routing"], env.render(), env.unwrapped.frames):
+            array[...] = 0
+        observation, _, _, _, info = env.step(env.action_space.sample())
+        observations.append(observation.copy())
+    assert digest(observations) == expected
+
+
+def test_actions_out_of_bounds_are_clipped(env):
+    high, _, _, _, _ = env.step(env.action_space.high)
+    env.reset(seed=0)
+    beyond, _, _, _, _ = env.step(env.action_space.high * 10)
+    np.testing.assert_array_equal(high, beyond)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_time_limit_truncates(env_id):
+    env = gym.make(env_id, max_episode_steps=3)
+    env.reset(seed=0)
+    truncations = [env.step(env.action_space.sample())[3] for _ in range(3)]
+    assert truncations == [False, False, True]
+
+
+# Seeds and determinism -----------------------------------------------------------------------------------------------
+
+
+def test_same_seed_same_bytes(env):
+    assert digest(rollout(env, seed=5)) == digest(rollout(env, seed=5))
+    assert digest(rollout(env, seed=5)) != digest(rollout(env, seed=6))
+
+
+def test_unseeded_resets_go_on_from_the_seed(env):
+    def starts_after(seed: int) -> list[int]:
+        return [env.reset(seed=seed)[1]["start"]] + [env.reset()[1]["start"] for _ in range(12)]
+
+    assert starts_after(7) == starts_after(7)
+    assert len(set(starts_after(7))) > 1
+
+
+def test_seed_fixes_the_noise_whatever_the_start(env):
+    def run(seed: int) -> str:
+        env.reset(seed=seed, options={"start": 0})
+        return digest([env.step(np.zeros(env.action_space.shape))[0] for _ in range(3)])
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_same_bytes_in_a_spawned_process(env_id):
+    vector = gym.make_vec(
+        f"astra_gym:{env_id}", num_envs=1, vectorization_mode="async", vector_kwargs={"context": "spawn"}
+    )
+    env = gym.make(env_id)
+    try:
+        there, _ = vector.reset(seed=11)
+        here, _ = env.reset(seed=11)
+        np.testing.assert_array_equal(there[0], here)
+        for action in [env.action_space.low, env.action_space.high]:
+            there, there_reward, *_ = vector.step(action[None])
+            here, here_reward, *_ = env.step(action)
+            np.testing.assert_array_equal(there[0], here)
+            assert there_reward[0] == here_reward
+    finally:
+        vector.close()
+
+
+# Starts --------------------------------------------------------------------------------------------------------------
+
+
+def test_start_option_chooses_the_place_in_the_bank(env):
+    first, info = env.reset(seed=0, options={"start": 0})
+    assert info["start"] == 0
+    again, _ = env.reset(seed=1, options={"start": np.int64(0)})
+    np.testing.assert_array_equal(first, again)
+    other, info = env.reset(seed=0, options={"start": 1})
+    assert info["start"] == 1 and (other != first).any()
+
+
+def test_image_option_takes_arrays_and_paths(env, tmp_path):
+    frame = env.unwrapped.frames[-1]
+    Image.fromarray(frame).save(tmp_path / "frame.png")
+    from_array, info = env.reset(seed=0, options={"image": frame})
+    assert info["start"] == -1
+    from_path, _ = env.reset(seed=0, options={"image": tmp_path / "frame.png"})
+    np.testing.assert_array_equal(from_array, from_path)
+    assert np.abs(from_array[-1].astype(int) - frame).mean() < 12
+    assert not env.unwrapped.start.rows.any()
+    env.step(env.action_space.sample())
+
+
+def test_video_option_keeps_whole_blocks_and_actions(env):
+    blocks = [env.unwrapped.frames] + [env.step(env.action_space.high)[0] for _ in range(2)]
+    video = np.concatenate(blocks)
+    cut, _ = env.reset(seed=0, options={"video": video[2:]})
+    assert len(env.unwrapped.start.latents) == 2
+    assert not env.unwrapped.start.rows.any()
+    whole, info = env.reset(seed=0, options={"video": video[4:], "actions": [env.action_space.high] * 2})
+    assert info["start"] == -1
+    np.testing.assert_array_equal(cut, whole)
+    np.testing.assert_array_equal(
+        env.unwrapped.start.rows, env.unwrapped.modality.rows(np.stack([env.action_space.high] * 2))
+    )
+
+
+# Errors --------------------------------------------------------------------------------------------------------------
+
+VIDEO = np.zeros((8, 64, 64, 3), np.uint8)
+IMAGE = VIDEO[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": "a road"}, "options: got unknown key 'prompt'"),
+        ({"start": 0, "image": IMAGE}, "options: got .*'start', 'image'"),
+        ({"start": -1}, "start: got -1"),
+        ({"start": 10**6}, "start: got 1000000"),
+        ({"start": True}, "start: got True"),
+        ({"start": "first"}, "start: got 'first'"),
+        ({"image": "missing.png"}, "image: there is no file"),
+        ({"image": __file__}, "image: cannot read"),
+        ({"image": IMAGE.astype(float)}, "image: got float64"),
+        ({"video": __file__}, "video: cannot read"),
+        ({"video": VIDEO[:3]}, "video: got 3 frames, at least 4"),
+        ({"video": IMAGE}, "video: got uint8"),
+        ({"video": VIDEO, "actions": np.zeros((3, 3))}, "actions: got shape"),
+        ({"video": VIDEO, "actions": np.full((2, 3), np.nan)}, "actions: .*finite"),
+        ({"actions": np.zeros((2, 3))}, "actions: allowed only together"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(env, options, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        env.reset(options=options)
+    env.step(env.action_space.sample())  # the episode before goes on
+
+
+@pytest.mark.parametrize(
+    "action", [0, np.zeros(2), np.zeros((1, 3)), np.array([0, np.nan, 0]), np.array([np.inf, 0, 0]), None]
+)
+def test_wrong_actions_are_refused(env, action):
+    with pytest.raises(ValueError, match="^action: "):
+        env.step(action)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_step_and_render_need_a_reset(env_id):
+    env = gym.make(env_id, render_mode="rgb_array").unwrapped
+    for call in (lambda: env.step(env.action_space.sample()), env.render, env.get_state, lambda: env.start):
+        with pytest.raises(ResetNeeded, match="reset"):
+            call()
+
+
+@pytest.mark.filterwarnings("ignore:.*render_mode")
+@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("render_mode", "ansi"),
+        ("obs_type", "pixels"),
+        ("num_inference_steps", 0),
+        ("guidance_scale", float("nan")),
+        ("device", "abacus"),
+        ("dtype", "int7"),
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(env_id, name, value):
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        gym.make(env_id, **{name: value})
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_missing_and_corrupt_weights_are_refused(env_id, tmp_path):
+    folder = tmp_path / "world"
+    shutil.copytree(Path(astra_gym.__file__).parent / "pretrained" / "small", folder)
+    gym.make(env_id, world=folder).reset(seed=0)
+    weights = next((folder / "transformer").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="^world: .*corrupt"):
+        gym.make(env_id, world=folder)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match="^world: "):
+        gym.make(env_id, world=folder)
+    with pytest.raises(FileNotFoundError, match="^world: 'nowhere'"):
+        gym.make(env_id, world="nowhere")
+
+
+# Rendering -----------------------------------------------------------------------------------------------------------
+
+
+def test_rgb_array_is_the_newest_frame(env):
+    observation = env.step(env.action_space.sample())[0]
+    np.testing.assert_array_equal(env.render(), observation[-1])
+    assert env.metadata["render_fps"] == 12
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_rgb_array_list_is_the_newest_block(env_id):
+    env = gym.make(env_id, render_mode="rgb_array_list")
+    env.reset(seed=0)
+    observation = env.step(env.action_space.sample())[0]
+    frames = env.render()
+    assert isinstance(frames, list)
+    np.testing.assert_array_equal(np.stack(frames), observation)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_human_window_shows_every_frame(env_id, monkeypatch):
+    env = gym.make(env_id, render_mode="human")
+    shown = []
+    screen = pygame.display.get_surface
+    monkeypatch.setattr(pygame.display, "flip", lambda: shown.append(pygame.surfarray.array3d(screen())))
+    observation, _ = env.reset(seed=0)
+    env.step(env.action_space.sample())
+    assert env.render() is None
+    assert len(shown) == 8
+    scale = shown[0].shape[0] // 64
+    np.testing.assert_array_equal(shown[0][::scale, ::scale], observation[0].swapaxes(0, 1))
+    env.close()
+    env.close()
+    assert not pygame.display.get_init()
+
+
+@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize(("mode", "steps"), [("rgb_array", 6), ("rgb_array_list", 6), ("every frame", 24)])
+def test_record_video_plays_at_true_speed(env_id, mode, steps, tmp_path):
+    every_frame = mode == "every frame"
+    env = gym.make(env_id, render_mode="rgb_array" if every_frame else mode)
+    env = RecordVideo(
+        FrameByFrame(env) if every_frame else env, tmp_path / "videos", episode_trigger=lambda episode: True
+    )
+    env.reset(seed=0)
+    for _ in range(steps):
+        env.step(env.action_space.sample())
+    env.close()
+    frames = load_video(tmp_path / "videos" / "rl-video-episode-0.mp4", 64)
+    assert abs(len(frames) - (steps + 1)) <= 1
+    assert len(frames) / env.frames_per_sec == pytest.approx(6 * 0.08, rel=0.3)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_frame_by_frame_is_the_same_episode(env_id):
+    env = gym.make(env_id, render_mode="rgb_array", max_episode_steps=2)
+    observations, rewards = [env.reset(seed=4)[0]], []
+    for _ in range(2):
+        observation, reward, *_ = env.step(env.action_space.high)
+        observations.append(observation)
+        rewards.append(reward)
+
+    slow = FrameByFrame(env)
+    slow.reset(seed=4)
+    frames, slow_rewards, truncations = [slow.render()], [], []
+    for number in range(8):
+        action = slow.action_space.high if number % 4 == 0 else slow.action_space.low
+        _, reward, _, truncated, _ = slow.step(action)
+        frames.append(slow.render())
+        slow_rewards.append(reward)
+        truncations.append(truncated)
+    np.testing.assert_array_equal(np.stack(frames), np.concatenate(observations)[3:])
+    assert slow_rewards == [0, 0, 0, rewards[0], 0, 0, 0, rewards[1]]
+    assert truncations == [False] * 7 + [True]
+
+
+def test_frame_by_frame_needs_pictures():
+    with pytest.raises(ValueError, match="^env: .*rgb_array"):
+        FrameByFrame(gym.make(IDS[0]))
+
+
+# Play ----------------------------------------------------------------------------------------------------------------
+
+
+def test_keys_cover_every_combination(env):
+    table = env.unwrapped.get_keys_to_action()
+    assert not table[""].any()
+    for action in table.values():
+        assert action in env.action_space
+
+
+def test_drive_keys():
+    table = gym.make("AstraDrive-v0").unwrapped.get_keys_to_action()
+    np.testing.assert_array_equal(table[(pygame.K_LEFT,)], [-1, 0, 0])
+    assert any(set(held) == {pygame.K_d, pygame.K_w} and action.tolist() == [1, 1, 0] for held, action in table.items())
+
+
+@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("every_frame", [False, True])
+def test_gymnasium_play_works_unmodified(env_id, every_frame):
+    env = gym.make(env_id, render_mode="rgb_array")
+    actions = []
+
+    def quit_after_a_while(before, after, action, *_):
+        actions.append(action)
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_UP))
+        if len(actions) == 4:
+            pygame.event.post(pygame.event.Event(pygame.QUIT))
+
+    play(FrameByFrame(env) if every_frame else env, callback=quit_after_a_while, seed=0, zoom=2)
+    assert not actions[0].any()
+    np.testing.assert_array_equal(actions[-1], env.unwrapped.modality.from_keys({"up"}))
+
+
+# Snapshots -----------------------------------------------------------------------------------------------------------
+
+
+def test_snapshot_goes_back_to_the_same_bytes(env):
+    def go_on() -> str:
+        env.action_space.seed(0)
+        observations = [env.step(env.action_space.sample())[0] for _ in range(3)]
+        observations += [env.reset()[0], env.step(env.action_space.sample())[0]]
+        return digest(observations)
+
+    env.step(env.action_space.sample())
+    state, picture, start = env.unwrapped.get_state(), env.render(), env.unwrapped.start.index
+    future = go_on()
+    for _ in range(2):
+        env.unwrapped.set_state(state)
+        np.testing.assert_array_equal(env.render(), picture)
+        assert env.unwrapped.start.index == start
+        assert go_on() == future
+
+
+def test_snapshot_moves_to_another_environment(env):
+    env.step(env.action_space.sample())
+    other = gym.make(env.spec.id, render_mode="rgb_array").unwrapped
+    other.set_state(env.unwrapped.get_state())
+    assert other.np_random_seed == 0
+    np.testing.assert_array_equal(other.render(), env.render())
+    action = env.action_space.sample()
+    np.testing.assert_array_equal(other.step(action)[0], env.step(action)[0])
