@@ -83,7 +83,9 @@ def test_history_beyond_the_summaries_is_forgotten_and_within_it_is_not(transfor
         actions = transformer.action_encoder(rows, "drive")
         previous = torch.zeros_like(latents[:, 0])
         for t in range(20):
-            previous, _ = dynamics.commit(memory, history[:, t], frame(actions, t), previous, torch.zeros_like(previous))
+            previous, _ = dynamics.commit(
+                memory, history[:, t], frame(actions, t), previous, torch.zeros_like(previous)
+            )
         return dynamics.generate(memory, frame(actions, 0), latents[:, 19], torch.ones_like(previous), steps=1)
 
     unchanged = next_frame(None)

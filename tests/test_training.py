@@ -1,6 +1,7 @@
 """Training: it learns, it validates, and a killed run goes on exactly where it was."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,13 +18,14 @@ from astra_gym.training.optim import MovingAverage, Muon, learning_rate_factor, 
 from astra_gym.training.train import TrainArgs, train
 from astra_gym.world import World
 
-TINY = """
+TINY = shlex.split("""
     --autoencoder.steps 6 --autoencoder.validate-every 3 --autoencoder.checkpoint-every 2 --autoencoder-batch-size 2
+    --decoder.steps 2 --decoder.validate-every 2
     --world.steps 8 --world.validate-every 4 --world.checkpoint-every 2 --world.warmup 2 --latent-channels 4
     --world-loss.clip-frames 8 --world-loss.batch-size 2 --world-loss.own-history-frames 3
     --transformer.heads 2 --transformer.head-dim 24 --transformer.layers 1 --transformer.ffn-dim 32
     --transformer.window 2 --transformer.summary-window 2 --starts 2
-""".split()
+""")
 
 
 def command(episodes: Path, run: Path) -> list[str]:

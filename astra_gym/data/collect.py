@@ -76,7 +76,7 @@ def load_policy(name: str) -> PolicyFactory:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"policy: {name!r} is neither one of {sorted(POLICIES)} nor an importable 'package.module:function' ({error})"
+            f"policy: {name!r} is neither one of {sorted(POLICIES)} nor a 'package.module:function' to import ({error})"
         ) from error
 
 
@@ -147,7 +147,9 @@ def collect(args: CollectArgs) -> Path:
     settings: dict[str, Any] = {"env": args.env, "policy": args.policy, "blocks": args.blocks}
     recorded = parts / "settings.json"
     if recorded.exists() and json.loads(recorded.read_text()) != settings:
-        raise ValueError(f"output: {parts} was begun with {recorded.read_text()}, not {settings}; delete it to begin anew")
+        raise ValueError(
+            f"output: {parts} was begun with {recorded.read_text()}, not {settings}; delete it to begin anew"
+        )
     recorded.write_text(json.dumps(settings))
 
     seeds = range(args.first_seed, args.first_seed + args.episodes)
@@ -184,7 +186,5 @@ def _merge(parts: Path, output: Path, args: CollectArgs, seeds: range) -> None:
         with np.load(parts / f"{seed}.npz") as episode:
             storage.update_episodes([EpisodeBuffer(seed=seed, **{key: episode[key] for key in episode.files})])
     name = f"{args.env.split('/')[-1].lower()}/{output.name}-v0"
-    storage.update_metadata(
-        {"algorithm_name": args.policy, "dataset_id": name, "minari_version": minari.__version__}
-    )
+    storage.update_metadata({"algorithm_name": args.policy, "dataset_id": name, "minari_version": minari.__version__})
     temporary.rename(output)

@@ -93,14 +93,14 @@ def encode_blocks(autoencoder: BlockAutoencoder, blocks: np.ndarray, batch_size:
 
 def _fingerprint(autoencoder: BlockAutoencoder, path: Path) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(autoencoder.state_dict().items()):
+    for name, tensor in sorted(autoencoder.encoder.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
     digest.update((Path(path) / "metadata.json").read_bytes())
     return digest.hexdigest()[:12]
 
 
 def latent_episodes(path: Path, autoencoder: BlockAutoencoder) -> LatentEpisodes:
-    """Encode a dataset once; later calls with the same weights and data read the cache beside it."""
+    """Encode a dataset once; later calls with the same encoder and data read the cache beside it."""
     path = Path(path)
     cache = path.with_name(f"{path.name}.latents-{_fingerprint(autoencoder, path)}.pt")
     if cache.exists():

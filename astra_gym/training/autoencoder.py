@@ -24,9 +24,9 @@ class AutoencoderStage:
         batch_size: blocks a step.
         latent_noise: standard deviation of the noise on latents; the decoder learns to forgive a denoiser's errors.
         bf16: run the network in bfloat16 (autocast).
+        edge_weight: weight of the error of the pictures' gradients, which shows as blur or as texture on plain areas.
+        decoder_only: leave the encoder, and so the latents of a dataset, as they are.
     """
-
-    name = "autoencoder"
 
     def __init__(
         self,
@@ -36,8 +36,13 @@ class AutoencoderStage:
         batch_size: int = 32,
         latent_noise: float = 0.05,
         bf16: bool = True,
+        edge_weight: float = 0.25,
+        decoder_only: bool = False,
     ):
-        self.model, self.train, self.batch_size, self.latent_noise, self.bf16 = model, train, batch_size, latent_noise, bf16
+        self.name = "decoder" if decoder_only else "autoencoder"
+        model.encoder.requires_grad_(not decoder_only)
+        self.model, self.train, self.batch_size = model, train, batch_size
+        self.latent_noise, self.bf16, self.edge_weight = latent_noise, bf16, edge_weight
         every = max(1, len(validation) // 256)
         self.validation = validation[::every][:256]
 
@@ -53,7 +58,7 @@ class AutoencoderStage:
         error = frames.float() - truth
         pixels = error.square().mean()
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-        return 5 * pixels + 0.25 * edges, {"pixels": pixels, "edges": edges}
+        return 5 * pixels + self.edge_weight * edges, {"pixels": pixels, "edges": edges}
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The training loop that every stage shares: schedule, averaging, logs, validation, atomic checkpoints, exact resume."""
+"""The training loop that every stage shares: schedule, averaging, logs, validation, atomic checkpoints, resuming."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def save_atomically(state: dict, path: Path) -> None:
 
 
 def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.device) -> None:
-    """Train ``stage`` to ``config.steps``, from its checkpoint in ``folder`` if there is one; leaves the averaged weights in it."""
+    """Train ``stage``, from its checkpoint in ``folder`` if there is one; its model ends with the averaged weights."""
     from torch.utils.tensorboard import SummaryWriter
 
     folder.mkdir(parents=True, exist_ok=True)

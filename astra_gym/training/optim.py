@@ -11,7 +11,9 @@ class Muon(torch.optim.Muon):
 
     def __init__(self, weights: list[nn.Parameter], lr: float, weight_decay: float):
         self.weights = weights
-        super().__init__([nn.Parameter(weight.detach().flatten(1)) for weight in weights], lr=lr, weight_decay=weight_decay)
+        super().__init__(
+            [nn.Parameter(weight.detach().flatten(1)) for weight in weights], lr=lr, weight_decay=weight_decay
+        )
 
     def step(self, closure=None):
         for weight, matrix in zip(self.weights, self.param_groups[0]["params"], strict=True):

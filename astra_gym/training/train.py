@@ -1,4 +1,4 @@
-"""Train a world from collected episodes and write its bundle: autoencoder → latents → transformer and heads → bundle."""
+"""Train a world on collected episodes and write its bundle: autoencoder → decoder → transformer, heads → bundle."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from astra_gym.sampler import FlowConfig
 from astra_gym.training.autoencoder import AutoencoderStage
 from astra_gym.training.loop import LoopConfig, run_stage
 from astra_gym.training.world import ClipSampler, WorldLossConfig, WorldModel, WorldStage
+
+STAGES = ("autoencoder", "decoder", "world", "bundle")
 
 
 @dataclass
@@ -47,8 +49,8 @@ class TrainArgs:
     """Folder for checkpoints and TensorBoard logs."""
     output: Path = Path("runs/train/bundle")
     """Folder for the finished bundle."""
-    stages: tuple[str, ...] = ("autoencoder", "world", "bundle")
-    """What to do, in this order."""
+    stages: tuple[str, ...] = STAGES
+    """What to do: autoencoder; decoder (goes on with the decoder alone, for clean edges); world; bundle."""
     device: str = "cpu"
     """cpu or cuda."""
     bf16: bool = True
@@ -56,9 +58,18 @@ class TrainArgs:
     seed: int = 0
     latent_channels: int = 32
     autoencoder: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=1_500, lr=2e-3, muon_lr=0.02, warmup=50, ema_decay=0.99, validate_every=100)
+        default_factory=lambda: LoopConfig(
+            steps=1_500, lr=2e-3, muon_lr=0.02, warmup=50, ema_decay=0.99, validate_every=100
+        )
+    )
+    decoder: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=1_000, lr=5e-4, muon_lr=5e-3, warmup=50, ema_decay=0.99, validate_every=100
+        )
     )
     autoencoder_batch_size: int = 32
+    decoder_edge_weight: float = 1.0
+    """Weight of edges while only the decoder is trained; 0.25 before."""
     transformer: TransformerSize = field(default_factory=TransformerSize)
     world: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=6_000, lr=1e-3, muon_lr=0.02, warmup=100, validate_every=250)
@@ -76,14 +87,12 @@ def train(args: TrainArgs) -> Path:
         ValueError: on an unknown stage or modality.
         FileNotFoundError: if data, or the result of an earlier stage, is missing.
     """
-    known = ("autoencoder", "world", "bundle")
-    if unknown := [stage for stage in args.stages if stage not in known]:
-        raise ValueError(f"stages: got {unknown}, allowed are {known}")
+    if unknown := [stage for stage in args.stages if stage not in STAGES]:
+        raise ValueError(f"stages: got {unknown}, allowed are {STAGES}")
     if args.modality not in MODALITIES:
         raise ValueError(f"modality: got {args.modality!r}, allowed are {sorted(MODALITIES)}")
     torch.manual_seed(args.seed)
-    if "autoencoder" in args.stages:
-        _train_autoencoder(args)
+    _train_autoencoder(args)
     if "world" in args.stages or "bundle" in args.stages:
         autoencoder = _load(BlockAutoencoder, args.run / "autoencoder").to(args.device)
         validation = latent_episodes(args.data / "val", autoencoder)
@@ -101,17 +110,23 @@ def _load(cls, folder: Path):
 
 
 def _train_autoencoder(args: TrainArgs) -> None:
-    model = BlockAutoencoder(latent_channels=args.latent_channels)
-    model.to(args.device)
-    stage = AutoencoderStage(
-        model,
-        load_blocks(args.data / "train"),
-        load_blocks(args.data / "val"),
-        batch_size=args.autoencoder_batch_size,
-        bf16=args.bf16,
-    )
-    run_stage(stage, args.autoencoder, args.run, torch.device(args.device))
-    model.save_pretrained(args.run / "autoencoder")
+    """The first two stages: the whole autoencoder, then its decoder alone."""
+    if not {"autoencoder", "decoder"}.intersection(args.stages):
+        return
+    train, validation = load_blocks(args.data / "train"), load_blocks(args.data / "val")
+    folder, device = args.run / "autoencoder", torch.device(args.device)
+    common = {"batch_size": args.autoencoder_batch_size, "bf16": args.bf16}
+    if "autoencoder" in args.stages:
+        model = BlockAutoencoder(latent_channels=args.latent_channels).to(device)
+        run_stage(AutoencoderStage(model, train, validation, **common), args.autoencoder, args.run, device)
+        model.save_pretrained(folder)
+    if "decoder" in args.stages:
+        model = _load(BlockAutoencoder, folder).requires_grad_(True).to(device)
+        stage = AutoencoderStage(
+            model, train, validation, **common, edge_weight=args.decoder_edge_weight, decoder_only=True
+        )
+        run_stage(stage, args.decoder, args.run, device)
+        model.save_pretrained(folder)
 
 
 def _train_world(

@@ -123,7 +123,13 @@ class WorldStage:
         bf16: bool = True,
     ):
         self.model, self.train, self.validation, self.modality = model, train, validation, modality
-        self.autoencoder, self.total_steps, self.config, self.flow, self.bf16 = autoencoder, total_steps, config, flow, bf16
+        self.autoencoder, self.total_steps, self.config, self.flow, self.bf16 = (
+            autoencoder,
+            total_steps,
+            config,
+            flow,
+            bf16,
+        )
         self.mask = training_mask(config.clip_frames, model.transformer).to(model.transformer.device)
         self.dynamics = Dynamics(model.transformer, flow)
 
@@ -166,7 +172,7 @@ class WorldStage:
             )
         clean = predict_clean(output.sample[:, shape[1] :], noisy_target, target_level, previous)
         error = (clean - truth).square().mean((2, 3, 4))
-        flow_loss = (error / (target_level ** 2 + 0.02)).mean()
+        flow_loss = (error / (target_level**2 + 0.02)).mean()
         reward_loss, termination_loss = self._head_losses(clip, output.features, actions, history_level)
         balance = load_balancing_loss(actions)
         total = flow_loss + config.head_weight * (reward_loss + termination_loss) + config.balance_weight * balance
@@ -187,20 +193,22 @@ class WorldStage:
         clear = (level < self.flow.previous_limit) & (clip["rows"][..., -1] > 0)
         target = (clip["rewards"] - heads.config.reward_mean) / heads.config.reward_std
         goes_on = clear & ~clip["terminations"]
-        reward_loss = (F.huber_loss(reward.float(), target, reduction="none") * goes_on).sum() / goes_on.sum().clamp(min=1)
-        ending_loss = F.binary_cross_entropy_with_logits(
-            ending.float(), clip["terminations"].float(), reduction="none"
+        reward_loss = (F.huber_loss(reward.float(), target, reduction="none") * goes_on).sum() / goes_on.sum().clamp(
+            min=1
         )
+        ending_loss = F.binary_cross_entropy_with_logits(ending.float(), clip["terminations"].float(), reduction="none")
         return reward_loss, (ending_loss * clear).sum() / clear.sum().clamp(min=1)
 
     @torch.no_grad()
     def _with_own_frames(self, clip: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        """The clips with a run of frames before the last replaced by what the model makes of their beginning and actions."""
+        """The clips with the frames before the last replaced by what the model makes of their beginning and actions."""
         longest = min(self.config.own_history_frames, self.config.clip_frames - 2)
         own = 1 + int(torch.randint(longest, (1,), generator=generator, device=generator.device))
         steps = 1 + int(torch.randint(2, (1,), generator=generator, device=generator.device))
         with self._autocast():
-            frames = self.roll_out(clip["latents"], clip["rows"], self.config.clip_frames - 1 - own, own, steps, generator)
+            frames = self.roll_out(
+                clip["latents"], clip["rows"], self.config.clip_frames - 1 - own, own, steps, generator
+            )
         history = clip["latents"].clone()
         history[:, -1 - own : -1] = frames
         return history
@@ -209,7 +217,7 @@ class WorldStage:
     def roll_out(
         self, latents: Tensor, rows: Tensor, context: int, frames: int, steps: int, generator: torch.Generator
     ) -> Tensor:
-        """Generate ``frames`` latent frames after the first ``context`` of clips ``(B, F, ...)`` with the clips' actions."""
+        """Generate ``frames`` latent frames after the first ``context`` of clips ``(B, F, ...)`` with their actions."""
         transformer = self.model.transformer
         memory = HistoryMemory(transformer, len(latents), torch.bfloat16 if self.bf16 else torch.float32)
         actions = transformer.action_encoder(rows, self.modality)
@@ -232,7 +240,7 @@ class WorldStage:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """PSNR in dB against the decoded truth when the second half of held-out clips is rolled out, 2 steps a frame."""
+        """PSNR in dB against the decoded truth when the second half of held-out clips is rolled out in 2 steps each."""
         device, clips = self.model.transformer.device, 32
         context = self.config.clip_frames // 2
         horizon = self.config.clip_frames - context
