@@ -24,9 +24,9 @@ $(INSTALLED): setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	@touch $@
 
-demo: $(INSTALLED) ## drive through every shipped world; videos and contact sheets appear in videos/
-	@for world in $(WORLDS); do $(BIN)/astra-gym record $$world --output videos || exit 1; done
-	@echo "Look into videos/."
+demo: $(INSTALLED) ## agents in every shipped world beside the true simulator: films and contact sheets in videos/
+	@for world in $(WORLDS); do for agent in scripted random; do \
+		$(BIN)/astra-gym record $$world --agent $$agent --side-by-side --output videos || exit 1; done; done
 
 test: $(INSTALLED) ## run all tests (ARGS="-k drive" for some)
 	$(BIN)/python -m pytest $(ARGS)

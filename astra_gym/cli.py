@@ -34,9 +34,13 @@ COMMANDS = {
     "evaluate": Command(
         "astra_gym.evaluation.evaluate", "EvaluateArgs", "evaluate", "judge a world against its simulator"
     ),
+    "train-agent": Command(
+        "astra_gym.agents.train", "TrainAgentArgs", "train_agent", "learn to act in a world, by PPO"
+    ),
     "convert": Command(
         "astra_gym.convert", "ConvertArgs", "convert", "bring the released Astra weights into one folder"
     ),
+    "infer": Command("astra_gym.infer", "InferArgs", "infer", "make a video with the released Astra weights"),
 }
 
 EXPECTED_ERRORS = (ValueError, OSError, ImportError, RuntimeError, gym.error.Error)
@@ -89,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"astra-gym {name}: interrupted", file=sys.stderr)
         return 130
     if result is not None:
-        print(result)
+        print(*(result if isinstance(result, list) else [result]), sep="\n")
     return 0
 
 

@@ -1,8 +1,8 @@
 """Learn to act in a world with PPO: ``python scripts/train_agent.py --help``."""
 
-import tyro
+import sys
 
-from astra_gym.agents.train import TrainAgentArgs, train_agent
+from astra_gym.cli import main
 
 if __name__ == "__main__":
-    print(train_agent(tyro.cli(TrainAgentArgs)))
+    sys.exit(main(["train-agent", *sys.argv[1:]]))

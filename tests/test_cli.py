@@ -17,7 +17,9 @@ SCRIPTS = {
     "collect": "collect",
     "train": "train_world",
     "evaluate": "evaluate",
+    "train-agent": "train_agent",
     "convert": "convert",
+    "infer": "infer",
 }
 
 
