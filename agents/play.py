@@ -8,8 +8,10 @@ from typing import Any
 
 import gymnasium as gym
 import tyro
+from gymnasium.envs.registration import load_env_creator
 
-import astra_gym  # noqa: F401
+import astra_gym  # noqa: F401  (registers the ids)
+from astra_gym.envs.base import AstraEnv
 
 
 @dataclass
@@ -42,7 +44,7 @@ class PlayArgs:
     """Smooth the enlarged picture instead of showing its pixels."""
     fps: float | None = None
     """Frames shown a second; None takes the world's own rate (real time). Slower if the world cannot keep up."""
-    clips: Path = Path("clips")
+    clips: Path = Path("videos")
     """Folder for saved clips."""
     clip_seconds: float = 10.0
     """Length of a clip, in seconds of the world."""
@@ -69,14 +71,15 @@ def play(args: PlayArgs) -> None:
     """Make the environment that ``args`` asks for and play it until the player quits.
 
     Raises:
-        ValueError: if the environment has no blocks of frames to show.
+        ValueError: if the environment does not observe blocks of frames, or an argument is wrong for it.
+        FileNotFoundError: if there is no such world.
     """
-    spec = gym.spec(args.env)
-    options: dict[str, Any] = {}
-    if spec.namespace != "AstraSim":
-        options = {"world": args.world, "device": args.device, "info_routing": True}
-        if args.num_inference_steps is not None:
-            options["num_inference_steps"] = args.num_inference_steps
     from astra_gym.agents.player import Player
 
+    spec = gym.spec(args.env)
+    creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    options: dict[str, Any] = {}
+    if isinstance(creator, type) and issubclass(creator, AstraEnv):
+        options = {"world": args.world, "device": args.device, "info_routing": True}
+        options["num_inference_steps"] = args.num_inference_steps
     Player(gym.make(spec, disable_env_checker=True, **options), args).run()

@@ -296,7 +296,7 @@ class Player:
         self.pacer.show(now)
         self.clip.add(frame)
         height, width = frame.shape[:2]
-        image = pygame.image.frombuffer(np.ascontiguousarray(frame), (width, height), "RGB")
+        image = pygame.image.frombuffer(frame.tobytes(), (width, height), "RGB")
         enlarge = pygame.transform.smoothscale if self.args.smooth else pygame.transform.scale
         self._image = enlarge(image, self.picture.size)
         self._dirty = True

@@ -1,0 +1,548 @@
+"""The player: smooth steering, even frames, two worlds to drive in, and a window that always responds."""
+
+import dataclasses
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+import gymnasium as gym
+import imageio.v3 as iio
+import numpy as np
+import pygame
+import pytest
+import torch
+
+from astra_gym.actions import DRIVE
+from astra_gym.agents import hud
+from astra_gym.agents.clip import ClipBuffer, clip_path, save_clip
+from astra_gym.agents.keyboard import Keyboard
+from astra_gym.agents.pacing import RESERVE, FramePacer
+from astra_gym.agents.play import PlayArgs, play
+from astra_gym.agents.player import COMMANDS, Player
+from astra_gym.agents.twin import PlayError, Twin
+from astra_gym.bundles import Start
+from astra_gym.cli import main
+from astra_gym.simulators import replay_start
+
+DREAM = "AstraDrive-v0"
+SIMULATOR = "AstraSim/Drive-v0"
+FAST = {"fps": 1e6, "banner_seconds": 0.0}
+
+
+def key(code: int, kind: int = pygame.KEYDOWN) -> None:
+    pygame.event.post(pygame.event.Event(kind, key=code))
+
+
+def until(player: Player, condition: Callable[[], bool]) -> None:
+    """Let the player work until something happens."""
+    give_up = time.monotonic() + 600
+    while not condition():
+        player.tick()
+        time.sleep(0.001)  # leave the interpreter to the background thread
+        if time.monotonic() > give_up:
+            pytest.fail("it never happened")
+
+
+def settle(player: Player) -> None:
+    """Let the player work until nothing is under way."""
+    until(player, lambda: player._job is None and not player._requests)
+    for _ in range(20):
+        player.tick()
+
+
+@pytest.fixture
+def make_player():
+    """Make players that are closed after the test."""
+    players = []
+
+    def make(env_id: str = SIMULATOR, env_options: dict | None = None, **args) -> Player:
+        env = gym.make(env_id, disable_env_checker=True, **(env_options or {}))
+        players.append(Player(env, PlayArgs(env=env_id, **{**FAST, **args})))
+        return players[-1]
+
+    yield make
+    for player in players:
+        player.close()
+
+
+@pytest.fixture(scope="module")
+def dream():
+    """The learned world."""
+    env = gym.make(DREAM, info_routing=True, disable_env_checker=True)
+    yield env
+    env.close()
+
+
+class TestKeyboard:
+    def test_held_key_ramps_up_and_straightens_faster(self):
+        keyboard = Keyboard(DRIVE, seconds=0.08, rise=0.32, fall=0.16)
+        keyboard.press("left")
+        assert [keyboard.sample()[0] for _ in range(5)] == [-0.25, -0.5, -0.75, -1.0, -1.0]
+        keyboard.release("left")
+        assert [keyboard.sample()[0] for _ in range(3)] == [-0.5, 0.0, 0.0]
+
+    def test_other_side_passes_through_rest(self):
+        keyboard = Keyboard(DRIVE, seconds=0.08, rise=0.32, fall=0.16)
+        keyboard.action[:] = (0.7, 0, 0)
+        keyboard.press("a")
+        steer = [keyboard.sample()[0] for _ in range(4)]
+        assert steer == pytest.approx([0.2, 0.0, -0.25, -0.5])
+
+    def test_tap_between_two_actions_counts_once(self):
+        keyboard = Keyboard(DRIVE, seconds=0.08)
+        keyboard.press("up")
+        keyboard.release("up")
+        assert keyboard.sample()[1] == 0.25
+        assert keyboard.sample()[1] == 0.0
+
+    def test_keys_combine_and_cancel(self):
+        keyboard = Keyboard(DRIVE, seconds=10.0)
+        for name in ("w", "right", "q"):
+            keyboard.press(name)
+        np.testing.assert_array_equal(keyboard.sample(), [1, 1, 0])
+        keyboard.press("left")
+        np.testing.assert_array_equal(keyboard.sample(), [0, 1, 0])
+        keyboard.release_all()
+        np.testing.assert_array_equal(keyboard.sample(), [0, 0, 0])
+
+    def test_brake_stops_at_what_the_key_asks_for(self):
+        keyboard = Keyboard(DRIVE, seconds=0.08)
+        keyboard.press("down")
+        assert [keyboard.sample() for _ in range(9)][-1][2] == pytest.approx(0.8)
+
+
+class TestFramePacer:
+    @staticmethod
+    def shown_at(pacer: FramePacer, frames: int, begin: float = 0.0) -> list[float]:
+        """Poll every millisecond of a made-up clock."""
+        times, now = [], begin
+        while len(times) < frames:
+            if pacer.due(now):
+                pacer.show(now)
+                times.append(now)
+            now += 0.001
+        return times
+
+    def test_frames_are_even(self):
+        pacer = FramePacer(fps=50, frames_per_block=4)
+        pacer.computed(0.03)
+        gaps = np.diff(self.shown_at(pacer, 40, begin=7.0))
+        assert gaps == pytest.approx(0.02, abs=0.0015)
+        assert pacer.fps == pytest.approx(50, abs=1)
+
+    def test_slow_world_is_slow_but_even(self):
+        pacer = FramePacer(fps=50, frames_per_block=4)
+        for _ in range(30):
+            pacer.computed(0.4)
+        gaps = np.diff(self.shown_at(pacer, 12))
+        assert gaps == pytest.approx(RESERVE * 0.1, abs=0.0015)
+
+    def test_late_frame_is_not_followed_by_a_burst(self):
+        pacer = FramePacer(fps=50, frames_per_block=4)
+        self.shown_at(pacer, 4)
+        assert np.diff(self.shown_at(pacer, 4, begin=3.0)) == pytest.approx(0.02, abs=0.0015)
+
+
+class TestClip:
+    def test_ring_keeps_the_newest(self):
+        ring = ClipBuffer(seconds=0.1, fps=50)
+        for value in range(9):
+            ring.add(np.full((2, 2, 3), value, np.uint8))
+        assert [frame[0, 0, 0] for frame in ring.frames] == [4, 5, 6, 7, 8]
+
+    @pytest.mark.parametrize("size", [64, 45])
+    def test_file_is_a_readable_video(self, tmp_path, size):
+        frames = [np.full((size, size, 3), 20 * number, np.uint8) for number in range(10)]
+        path = save_clip(frames, 50, clip_path(tmp_path / "new", "AstraSim/Drive-v0"), height=4 * size)
+        video = iio.imread(path)
+        assert video.shape == (10, 4 * size, 4 * size, 3)
+        assert video.mean((1, 2, 3)) == pytest.approx(20 * np.arange(10), abs=6)
+        assert iio.immeta(path)["fps"] == 50
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_names_differ(self, tmp_path):
+        paths = set()
+        for _ in range(3):
+            paths.add(clip_path(tmp_path, "AstraSim/Drive-v0"))
+            max(paths).touch()
+            for path in paths:
+                path.touch()
+        assert len(paths) == 3
+
+
+class TestPlaying:
+    def test_every_frame_of_every_block_is_shown_once_in_order(self, make_player):
+        player = make_player(seed=3)
+        key(pygame.K_UP)
+        until(player, lambda: player.blocks == 6 and not player._frames)
+        settle(player)
+        env = gym.make(SIMULATOR, disable_env_checker=True)
+        truth = list(env.reset(seed=3)[0])
+        for action in player.twin.actions:
+            truth += list(env.step(action)[0])
+        env.close()
+        shown = list(player.clip.frames)
+        assert len(shown) >= 4 * 7
+        np.testing.assert_array_equal(shown, truth[: len(shown)])
+
+    def test_next_block_is_computed_while_one_is_shown(self, make_player):
+        player = make_player(fps=0.001)
+        until(player, lambda: player._ready is not None and len(player.clip.frames) == 1)
+        assert len(player._frames) == 3
+        settle(player)
+        assert len(player.twin.actions) == 1  # one step ahead and no more
+
+    def test_held_keys_drive(self, make_player):
+        player = make_player()
+        until(player, lambda: player.blocks == 1)
+        key(pygame.K_a)
+        key(pygame.K_UP)
+        settled = len(player.twin.actions)
+        until(player, lambda: player.blocks == settled + 6)
+        steer, gas = np.array(player.twin.actions)[:, :2].T
+        assert (steer[:settled] == 0).all()
+        assert steer[-1] == -1 and gas[-1] == 1
+        assert (np.diff(steer) <= 0).all() and np.diff(steer).min() == pytest.approx(-0.25)
+        key(pygame.K_a, pygame.KEYUP)
+        until(player, lambda: player.hud_state().action[0] == 0)
+        assert player.hud_state().action[1] == 1
+        pygame.event.post(pygame.event.Event(pygame.WINDOWFOCUSLOST))
+        until(player, lambda: not player.hud_state().action.any())
+
+    def test_return_adds_up(self, make_player):
+        player = make_player()
+        key(pygame.K_UP)
+        until(player, lambda: player.blocks == 5)
+        assert player.rewards == player.twin.rewards[:5]
+        assert player.hud_state().rewards == player.rewards
+
+    def test_restart_and_new_start(self, make_player):
+        player = make_player(seed=5)
+        key(pygame.K_UP)
+        until(player, lambda: player.blocks == 3)
+        first = player.clip.frames[0]
+        starts = []
+        for code in (pygame.K_r, pygame.K_n, pygame.K_r):
+            player.clip.frames.clear()
+            key(code)
+            until(player, lambda: player._moment.begins and player.clip.frames and not player._frames)
+            assert player.rewards == []
+            starts.append(player.clip.frames[-1])
+            until(player, lambda: len(player.rewards) == 2)
+        np.testing.assert_array_equal(starts[0], first)
+        assert (starts[1] != first).any()
+        np.testing.assert_array_equal(starts[2], starts[1])
+
+    @pytest.mark.parametrize("code", [pygame.K_p, pygame.K_SPACE, pygame.K_h])
+    def test_pause_stops_stepping(self, make_player, code):
+        player = make_player()
+        until(player, lambda: player.blocks == 2)
+        key(code)
+        player.tick()
+        settle(player)
+        steps, shown = len(player.twin.actions), len(player.clip.frames)
+        for _ in range(300):
+            player.tick()
+        assert (len(player.twin.actions), len(player.clip.frames)) == (steps, shown)
+        key(code)
+        until(player, lambda: len(player.twin.actions) > steps + 1)
+
+    def test_reset_while_paused_goes_on(self, make_player):
+        player = make_player()
+        until(player, lambda: player.blocks == 1)
+        key(pygame.K_p)
+        key(pygame.K_n)
+        until(player, lambda: player.blocks == 3)
+
+    def test_time_limit_shows_a_banner_and_a_new_start(self, make_player):
+        player = make_player(env_options={"max_episode_blocks": 3}, banner_seconds=1e6)
+        until(player, lambda: player.ended and not player._frames)
+        assert player.blocks == 3
+        player._draw()
+        with_banner = pygame.surfarray.array3d(player.screen)
+        player._moment.truncated = False
+        player._draw()
+        assert (pygame.surfarray.array3d(player.screen) != with_banner).any()
+        player._moment.truncated = True
+        player._ended_until = 0.0
+        before = player.twin._seed
+        until(player, lambda: player.blocks == 4)
+        assert player.twin._seed == before + 1
+        assert len(player.rewards) == 1
+
+    def test_clip_is_saved_while_play_goes_on(self, make_player, tmp_path):
+        player = make_player(clips=tmp_path, clip_seconds=0.4)
+        until(player, lambda: player.blocks == 6)
+        key(pygame.K_c)
+        player.tick()
+        expected = list(player.clip.frames)
+        until(player, lambda: player.message.startswith("Saved"))
+        (path,) = tmp_path.glob("*.mp4")
+        video = iio.imread(path)
+        assert len(video) == len(expected) == 20
+        assert np.abs(video[-1][4::8, 4::8].astype(int) - expected[-1]).mean() < 10
+
+    def test_clip_asked_for_at_the_end_is_whole(self, make_player, tmp_path):
+        player = make_player(clips=tmp_path)
+        until(player, lambda: player.blocks == 2)
+        key(pygame.K_c)
+        key(pygame.K_ESCAPE)
+        player.run()
+        (path,) = tmp_path.glob("*.mp4")
+        assert len(iio.imread(path)) >= 8
+
+    def test_clip_that_cannot_be_saved(self, make_player, tmp_path):
+        (tmp_path / "file").touch()
+        player = make_player(clips=tmp_path / "file")
+        until(player, lambda: player.blocks == 1)
+        key(pygame.K_c)
+        until(player, lambda: player.message.startswith("The clip could not be saved"))
+
+    @pytest.mark.parametrize("agent", ["random", "scripted"])
+    def test_autopilot(self, make_player, agent):
+        player = make_player(agent=agent)
+        until(player, lambda: player.blocks == 2)
+        key(pygame.K_t)
+        until(player, lambda: player.autopilot)
+        steps = len(player.twin.actions)
+        until(player, lambda: len(player.twin.actions) >= steps + 6)
+        assert np.any(player.twin.actions[steps + 1 :])
+        key(pygame.K_t)
+        player.tick()
+        assert not player.autopilot
+        settle(player)
+        until(player, lambda: not player.hud_state().action.any())  # nobody holds a key
+
+    def test_autopilot_from_the_start(self, make_player):
+        player = make_player(agent="random", autopilot=True)
+        until(player, lambda: player.blocks == 1)
+        assert np.any(player.twin.actions[0])
+
+    def test_unknown_agent_is_told(self, make_player):
+        player = make_player(agent="nobody")
+        key(pygame.K_t)
+        until(player, lambda: "nobody" in player.message and player.message.startswith("Not possible"))
+        until(player, lambda: player.blocks == 3)
+        assert not player.autopilot
+
+    @pytest.mark.parametrize("event", [(pygame.KEYDOWN, {"key": pygame.K_ESCAPE}), (pygame.QUIT, {})])
+    def test_quitting_ends_the_threads(self, make_player, event):
+        player = make_player()
+        until(player, lambda: player._job is not None and player.blocks == 2)
+        pygame.event.post(pygame.event.Event(event[0], **event[1]))
+        player.run()
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("astra-")]
+        assert not pygame.display.get_init()
+
+    def test_error_in_the_background_ends_play(self):
+        class Failing(gym.Wrapper):
+            def step(self, action):
+                raise OSError("no more road")
+
+        player = Player(Failing(gym.make(SIMULATOR, disable_env_checker=True)), PlayArgs(**FAST))
+        with pytest.raises(OSError, match="no more road"):
+            player.run()
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("astra-")]
+
+    @pytest.mark.parametrize("env_id", [SIMULATOR, DREAM])
+    def test_play_by_arguments(self, env_id):
+        play(PlayArgs(env=env_id, agent="random", autopilot=True, blocks=3, scale=2, smooth=True, **FAST))
+        assert not pygame.display.get_init()
+
+    def test_command_line_begins_from_a_video(self, tmp_path):
+        path = save_clip([np.full((64, 64, 3), 90, np.uint8)] * 8, 50, tmp_path / "road.mp4")
+        assert main(["play", "--video", str(path), "--blocks", "2", "--fps", "1000"]) == 0
+
+    def test_command_line_tells_what_is_wrong(self, capsys):
+        assert main(["play", "--start", "123456", "--blocks", "1"]) == 2
+        assert "start: got 123456" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("wrong", [{"scale": 0}, {"fps": -1.0}, {"clip_seconds": 0.0}, {"blocks": 0}])
+    def test_wrong_numbers(self, wrong):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: got"):
+            PlayArgs(**wrong)
+
+    def test_one_beginning_only(self, tmp_path):
+        with pytest.raises(ValueError, match="only one"):
+            PlayArgs(start=1, image=tmp_path)
+
+    def test_environment_without_blocks(self):
+        with pytest.raises(ValueError, match="^env: got observations of shape"):
+            play(PlayArgs(env="CartPole-v1"))
+
+
+class TestTwoWorlds:
+    """The dream, the simulator, and the way there and back."""
+
+    GAS = np.array([0.0, 1.0, 0.0], np.float32)
+
+    @pytest.fixture
+    def twin(self, dream):
+        twin = Twin(dream, seed=1)
+        twin.restart()
+        yield twin
+        if twin._simulator is not None:
+            twin._simulator.close()
+
+    @pytest.fixture
+    def truth(self, twin):
+        """The simulator where the twin's episode began."""
+        simulator = gym.make(SIMULATOR, disable_env_checker=True)
+        replay_start(simulator, twin._start)
+        yield simulator
+        simulator.close()
+
+    def test_swap_goes_on_from_the_matching_moment(self, twin, truth):
+        for steer in (0.0, -0.4, 0.6):
+            twin.step(self.GAS + np.array([steer, 0, 0], np.float32))
+        moment = twin.swap()
+        for action in twin.actions:
+            block = truth.step(action)[0]
+        assert moment.in_simulator and twin.in_simulator
+        assert moment.message.startswith("Replayed 3 blocks")
+        np.testing.assert_array_equal(moment.block, block)
+        moment = twin.step(self.GAS)
+        block, reward, *_ = truth.step(self.GAS)
+        np.testing.assert_array_equal(moment.block, block)
+        assert moment.reward == reward
+
+    def test_back_in_the_dream_it_looks_like_the_simulator(self, twin):
+        twin.swap()
+        for _ in range(10):
+            last = twin.step(self.GAS).block
+        moment = twin.swap()
+        assert not moment.in_simulator and not moment.begins
+        assert len(twin.env.unwrapped.start.rows) == 8
+        assert twin.env.unwrapped.start.rows[:, -1].all()  # every action is known
+        world = twin.env.unwrapped._world
+        as_good_as_it_gets = world.decode(world.encode(last))[0]
+        np.testing.assert_allclose(moment.block.astype(int), as_good_as_it_gets, atol=1)
+        assert twin.step(self.GAS).info["routing"].sum() == pytest.approx(1, abs=1e-3)
+
+    def test_second_swap_replays_only_what_is_new(self, twin, truth):
+        twin.step(self.GAS)
+        twin.swap()
+        twin.step(self.GAS)
+        twin.swap()
+        assert twin.swap().message.startswith("Replayed 0 blocks")
+        twin.swap()
+        twin.step(self.GAS)
+        moment = twin.swap()
+        assert moment.message.startswith("Replayed 1 blocks")
+        for _ in range(3):
+            block = truth.step(self.GAS)[0]
+        np.testing.assert_array_equal(moment.block, block)
+
+    def test_starts_are_shared_by_both_worlds(self, twin, truth):
+        twin.swap()
+        twin.step(self.GAS)
+        moment = twin.restart()
+        assert moment.begins and moment.in_simulator and twin.actions == []
+        np.testing.assert_array_equal(moment.block, replay_start(truth, twin._start)[0])
+        before = twin._start.index
+        assert twin.new_start().in_simulator
+        assert twin._start.index != before
+
+    def test_picture_has_no_counterpart(self, twin):
+        image = np.full((80, 80, 3), 100, np.uint8)
+        twin = Twin(twin.env, options={"image": image})
+        twin.restart()
+        with pytest.raises(PlayError, match="no counterpart"):
+            twin.swap()
+        assert not twin.step(self.GAS).in_simulator
+        twin.new_start()
+        assert twin.swap().in_simulator
+
+    def test_drive_that_is_over_in_the_simulator(self, twin):
+        twin.swap()
+        twin.swap()
+        twin._simulator.unwrapped.car.hull.position = (1000.0, 0.0)
+        twin.step(self.GAS)
+        with pytest.raises(PlayError, match="has ended already"):
+            twin.swap()
+        assert not twin.in_simulator
+        assert not twin.step(self.GAS).in_simulator
+        assert twin.swap().message.startswith("Replayed 2 blocks")
+
+    def test_keys(self, make_player):
+        player = make_player(DREAM, {"info_routing": True}, seed=1)
+        key(pygame.K_UP)
+        until(player, lambda: player.blocks == 3)
+        assert not player.hud_state().in_simulator
+        assert player.hud_state().routing.sum() == pytest.approx(1, abs=1e-3)
+        return_so_far = sum(player.rewards)
+        key(pygame.K_TAB)
+        until(player, lambda: player.hud_state().in_simulator and player._moment.action is not None)
+        assert player.message.startswith("Replayed")
+        assert player.hud_state().routing is None
+        assert player.hud_state().action[1] == 1  # the key is still held
+        assert sum(player.rewards[:3]) == return_so_far
+        key(pygame.K_TAB)
+        until(player, lambda: not player.hud_state().in_simulator and player._moment.action is not None)
+        assert player.message.startswith("The dream goes on")
+
+    def test_simulator_that_is_not_installed(self, make_player, monkeypatch):
+        monkeypatch.setitem(sys.modules, "Box2D", None)
+        player = make_player(DREAM)
+        key(pygame.K_TAB)
+        until(player, lambda: "pip install" in player.message)
+        blocks = player.blocks
+        until(player, lambda: player.blocks == blocks + 3)
+        assert not player.in_simulator
+
+    def test_simulator_has_nothing_to_swap_with(self, make_player):
+        player = make_player()
+        key(pygame.K_TAB)
+        until(player, lambda: player.message == "Not possible: this environment is a simulator already.")
+        until(player, lambda: player.blocks == 2)
+
+    def test_replay_of_a_picture(self):
+        with (
+            gym.make(SIMULATOR, disable_env_checker=True) as simulator,
+            pytest.raises(ValueError, match="^start: it came from an image"),
+        ):
+            replay_start(simulator, Start(torch.zeros(1, 1), torch.zeros(1, 1)))
+
+
+class TestHud:
+    def test_panel_shows_everything_beside_the_picture(self, make_player, tmp_path):
+        player = make_player(DREAM, {"info_routing": True})
+        key(pygame.K_UP)
+        until(player, lambda: player.blocks == 3)
+        player.say("")
+        player.tick()
+        pygame.image.save(player.screen, tmp_path / "hud.png")
+        screen = iio.imread(tmp_path / "hud.png")
+        assert screen.shape == (640, 940, 3)
+        picture = screen[5:640:10, 5:640:10]
+        np.testing.assert_array_equal(picture, player.clip.frames[-1])
+
+        area = pygame.Rect(player.picture.right, 0, hud.WIDTH, 640)
+        changes = {
+            "action": np.array([-1, 1, 1], np.float32),
+            "rewards": [5.0] * 100,
+            "routing": np.array([1.0, 0, 0, 0]),
+            "fps": 12.0,
+            "in_simulator": True,
+            "autopilot": True,
+            "paused": True,
+            "message": "Hello " * 20,
+        }
+        images = set()
+        for name, value in {"title": player.title, **changes}.items():
+            state = dataclasses.replace(player.hud_state(), fps=50.0)
+            player._hud.draw(player.screen, area, dataclasses.replace(state, **{name: value}))
+            images.add(pygame.image.tobytes(player.screen.subsurface(area), "RGB"))
+        assert len(images) == len(changes) + 1
+
+    def test_help_names_every_key(self, make_player):
+        player = make_player(scale=1)
+        text = " ".join(keys for keys, _ in player._hud.help_lines)
+        assert all(name in text.split() for name in (*player.keyboard.keys, *COMMANDS))
+        assert player.screen.get_size() == (64 + hud.WIDTH, hud.HEIGHT)
+        key(pygame.K_h)
+        until(player, lambda: player.showing_help)
