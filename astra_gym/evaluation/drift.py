@@ -90,8 +90,8 @@ def judge_drift(
     """Compare frames after many blocks of the world's own history with true frames.
 
     Sharpness is the mean gradient magnitude, detail the mean Laplacian. Both are set against the true held-out frames
-    that show a road. Since they depend on what is in the picture, sharpness is also set against what the same agent sees
-    from the same starts in the simulator.
+    that show a road. Since they depend on what is in the picture, sharpness is also set against what the same agent
+    sees from the same starts in the simulator.
 
     Args:
         world: of as many worlds as there are starts.

@@ -16,6 +16,8 @@ _GROUND = (_ROWS > 2) & (_ROWS < 61) & (_COLUMNS > 2) & (_COLUMNS < 61)
 _GROUND &= (np.abs(_RIGHT) > 5.0) | (np.abs(_FORWARD) > 5.0)
 _BLURS = (3.2, 1.4, 1.0)
 """Coarse to fine, in pixels: large motion is found in blurred frames and then refined."""
+_LARGEST = np.array([12.0, 12.0, 1.0])
+"""Metres, metres and radians between two frames beyond which the fit has failed."""
 
 
 def displacement(first: np.ndarray, second: np.ndarray, iterations: int = 12) -> np.ndarray:
@@ -30,7 +32,8 @@ def displacement(first: np.ndarray, second: np.ndarray, iterations: int = 12) ->
         iterations: most iterations at each blur.
 
     Returns:
-        ``float64 (3,)``: metres to the right, metres forward, radians to the left.
+        ``float64 (3,)``: metres to the right, metres forward, radians to the left; zeros where nothing in the frames
+        moves as ground does.
     """
     motion = np.zeros(3)
     for blur in _BLURS:
@@ -52,6 +55,8 @@ def displacement(first: np.ndarray, second: np.ndarray, iterations: int = 12) ->
             normal = slopes.T @ (slopes * weight[:, None]) + np.diag([1.0, 1.0, 1.0])
             change = np.linalg.solve(normal, slopes.T @ (error * weight))
             motion = motion + change
+            if (np.abs(motion) > _LARGEST).any():
+                return np.zeros(3)
             if np.abs(change).max() < 1e-3:
                 break
     return motion

@@ -36,7 +36,7 @@ def save_grid(path: Path, frames: np.ndarray, rows: Sequence[str], columns: Sequ
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=9)
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight")
 
 
 def save_curves(path: Path, blocks: Sequence[int], curves: dict[str, Sequence[float]], ylabel: str, title: str) -> None:
@@ -53,4 +53,4 @@ def save_curves(path: Path, blocks: Sequence[int], curves: dict[str, Sequence[fl
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     axes.set_title(title, fontsize=9)
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight")
