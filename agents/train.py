@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import tyro
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -95,7 +96,7 @@ class SaveAndShow(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        returns = [episode["r"] for episode in self.model.ep_info_buffer]
+        returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         if returns:
             self.bar.set_postfix({"return": f"{np.mean(returns):.1f}"})
 
@@ -110,7 +111,7 @@ class SaveAndShow(BaseCallback):
         save_policy(self.model, self.path)
 
 
-def save_policy(model: PPO, path: Path) -> None:
+def save_policy(model: BaseAlgorithm, path: Path) -> None:
     """Write the policy so that a kill at any moment leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".unfinished-{path.name}")
