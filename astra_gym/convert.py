@@ -62,14 +62,7 @@ def convert(args: ConvertArgs) -> str:
     Raises:
         ValueError: naming the file and what is wrong with it.
     """
-    astra = Checkpoint.from_pickle(args.astra)
-    config = astra_config(astra, args.num_heads)
-    transformer = Plan(
-        astra,
-        rename(astra, ASTRA_NAMES),
-        _shapes(AstraTransformer, config),
-        partial(astra_tensor, latent_channels=config["in_channels"]),
-    )
+    transformer, config = transformer_plan(args.astra, args.num_heads)
     if (args.wan / VAE_FILE).is_file() or (args.wan / TEXT_FILE).is_file():
         vae, vae_config = _original_vae(args.wan / VAE_FILE)
         text, text_config = _original_text_encoder(args.wan / TEXT_FILE)
@@ -89,8 +82,7 @@ def convert(args: ConvertArgs) -> str:
     tokenizer = _tokenizer(tokenizer_folder)
 
     dtype, shard = DTYPES[args.dtype], args.max_shard_mb * 2**20
-    write_weights(transformer, args.output / "transformer", "diffusion_pytorch_model", dtype, shard)
-    _write_config(args.output / "transformer", {"_class_name": "AstraTransformer", **config})
+    write_transformer(transformer, config, args.output / "transformer", dtype, shard)
     write_weights(vae, args.output / "vae", "diffusion_pytorch_model", max_shard_bytes=shard)
     _write_config(args.output / "vae", vae_config)
     write_weights(text, args.output / "text_encoder", "model", dtype, shard)
@@ -107,6 +99,26 @@ def convert(args: ConvertArgs) -> str:
     }
     (args.output / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     return f"Wrote {args.output}. Try: astra-gym infer --model {args.output} --image PICTURE --preset 4"
+
+
+def transformer_plan(path: Path, num_heads: int | None = None) -> tuple[Plan, dict[str, Any]]:
+    """How a released checkpoint becomes our transformer, and the transformer's configuration.
+
+    Raises:
+        ValueError: naming what is wrong with the checkpoint.
+    """
+    checkpoint = Checkpoint.from_pickle(path)
+    config = astra_config(checkpoint, num_heads)
+    make = partial(astra_tensor, latent_channels=config["in_channels"])
+    return Plan(checkpoint, rename(checkpoint, ASTRA_NAMES), _shapes(AstraTransformer, config), make), config
+
+
+def write_transformer(
+    plan: Plan, config: dict[str, Any], folder: Path, dtype: torch.dtype | None = None, max_shard_bytes: int = 2**29
+) -> None:
+    """Write the transformer's folder, for ``AstraTransformer.from_pretrained``."""
+    write_weights(plan, folder, "diffusion_pytorch_model", dtype, max_shard_bytes)
+    _write_config(folder, {"_class_name": "AstraTransformer", **config})
 
 
 def astra_config(checkpoint: Checkpoint, num_heads: int | None = None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ folder of the same format. Sizes and cases are read from the files.
 
 import json
 import os
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,7 @@ import torch
 from safetensors import safe_open
 
 from astra_gym.camera import PRESETS, preset_rows, still_rows
-from astra_gym.checkpoints import ASTRA_NAMES, Checkpoint, Plan, astra_tensor, rename
-from astra_gym.convert import astra_config
+from astra_gym.convert import transformer_plan
 from astra_gym.models.packing import FAR, NEAR, plan_packing, window_rows
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.sampler import schedule
@@ -41,12 +39,8 @@ def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 @pytest.fixture(scope="module")
 def transformer() -> AstraTransformer:
     (path,) = FOLDER.glob("*.ckpt")
-    checkpoint = Checkpoint.from_pickle(path)
-    config = astra_config(checkpoint, META["model"]["num_heads"])
+    plan, config = transformer_plan(path, META["model"]["num_heads"])
     model = AstraTransformer(**config, eps=META["model"]["eps"])
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    make = partial(astra_tensor, latent_channels=config["in_channels"])
-    plan = Plan(checkpoint, rename(checkpoint, ASTRA_NAMES), shapes, make)
     model.load_state_dict({name: plan.tensor(name) for name in plan.sources})
     return model.eval().requires_grad_(False)
 
