@@ -190,21 +190,31 @@ def _write_bundle(args: TrainArgs, autoencoder: BlockAutoencoder, validation: La
 
 
 def make_start_bank(data: LatentEpisodes, modality: str, count: int, length: int) -> StartBank:
-    """Starts spread evenly over episodes and over the time within them, never right before an ending."""
+    """Starts of ``length`` blocks in the midst of episodes that go well.
+
+    They are spread over the episodes and over the time within them. An episode goes well where its last ``length``
+    rewards add up to more than the dataset's mean and no ending is near.
+
+    Raises:
+        ValueError: if no place in the data goes well.
+    """
     rows = ClipSampler(data, MODALITIES[modality], length).rows
-    episodes = len(data.seeds)
+    enough = length * float(data.rewards[~data.terminations].mean())
+    candidates = []
+    for episode, (first, last) in enumerate(zip(data.offsets[:-1].tolist(), data.offsets[1:].tolist(), strict=True)):
+        for place in range(first + length, last - 8):
+            window = slice(place - length, place)
+            if data.rewards[window].sum() > enough and not data.terminations[place - length : place + 8].any():
+                candidates.append((episode, first, place))
+    if not candidates:
+        raise ValueError(f"data: no {length} blocks in a row are better than the mean of the dataset")
     starts = []
-    for k in range(count):
-        episode = k % episodes
-        first, last = data.offsets[episode : episode + 2].tolist()
-        if last - first < length + 8:
-            continue
-        place = first + length + int((last - first - length - 8) * (k + 0.5) / count)
-        window = slice(place - length, place)
+    for k in range(min(count, len(candidates))):
+        episode, first, place = candidates[int((k + 0.5) * len(candidates) / min(count, len(candidates)))]
         starts.append(
             Start(
-                latents=data.latents[window],
-                rows=rows[window],
+                latents=data.latents[place - length : place],
+                rows=rows[place - length : place],
                 sim_seed=int(data.seeds[episode]),
                 sim_actions=data.actions[first + 1 : place].numpy(),
             )

@@ -1,0 +1,219 @@
+"""The bundled world: deterministic, batched, resettable in part, and obedient."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from astra_gym.actions import DRIVE
+from astra_gym.bundles import PRETRAINED, StartBank, WorldConfig, bundled_worlds, load_bundle
+from astra_gym.world import World
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return load_bundle()
+
+
+@pytest.fixture(scope="module")
+def bank(bundle) -> StartBank:
+    return bundle.starts["drive"]
+
+
+def rows(*actions) -> np.ndarray:
+    return DRIVE.rows(np.array(actions, np.float32))
+
+
+def grey_levels(a: np.ndarray, b: np.ndarray) -> int:
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+def test_same_seed_and_actions_give_the_same_bytes(bundle, bank):
+    def roll(seed: int) -> list[bytes]:
+        world = World(bundle, 2)
+        world.reset([bank[0], bank[1]], [seed, seed + 1])
+        return [world.step(rows([0.3, 0.5, 0], [-0.3, 0, 0.2])).frames.tobytes() for _ in range(4)]
+
+    assert roll(3) == roll(3)
+    assert roll(3) != roll(4)
+
+
+def test_one_step_does_not_depend_on_the_other_worlds(bundle, bank):
+    together, alone = World(bundle, 3), World(bundle, 1)
+    together.reset([bank[0], bank[1], bank[2]], [0, 1, 2])
+    alone.reset([bank[1]], [1])
+    step = together.step(rows([1, 0, 0], [0, 1, 0], [-1, 0, 1]))
+    single = alone.step(rows([0, 1, 0]))
+    assert grey_levels(step.frames[1], single.frames[0]) <= 1
+    assert step.reward[1] == pytest.approx(single.reward[0], abs=1e-3)
+
+
+def test_any_worlds_can_be_reset_alone(bundle, bank):
+    world, untouched = World(bundle, 3), World(bundle, 3)
+    for each in (world, untouched):
+        each.reset([bank[i] for i in range(3)], [0, 1, 2])
+        each.step(rows(*[[0, 0.5, 0]] * 3))
+    frames = world.reset([bank[5]], [9], worlds=[1])
+    assert frames.shape == (1, 4, 64, 64, 3)
+    after, before = world.step(rows(*[[0, 0.5, 0]] * 3)), untouched.step(rows(*[[0, 0.5, 0]] * 3))
+    for same in (0, 2):
+        assert grey_levels(after.frames[same], before.frames[same]) <= 1
+    fresh = World(bundle, 1)
+    fresh.reset([bank[5]], [9])
+    assert grey_levels(after.frames[1], fresh.step(rows([0, 0.5, 0])).frames[0]) <= 1
+
+
+def test_a_snapshot_brings_everything_back(bundle, bank):
+    world = World(bundle, 1)
+    world.reset([bank[0]], [0])
+    world.step(rows([0, 1, 0]))
+    state = world.state()
+    first = [world.step(rows([0.5, 0.5, 0])).frames for _ in range(3)]
+    world.load_state(state)
+    again = [world.step(rows([0.5, 0.5, 0])).frames for _ in range(3)]
+    np.testing.assert_array_equal(first, again)
+    other = World(bundle, 1)
+    other.load_state(state)
+    np.testing.assert_array_equal(other.step(rows([0.5, 0.5, 0])).frames, first[0])
+    with pytest.raises(ValueError, match="state: of 1 worlds, this one has 2"):
+        World(bundle, 2).load_state(state)
+
+
+def test_guidance_of_one_is_no_guidance_and_more_changes_the_picture(bundle, bank):
+    frames = []
+    for scale in (None, 1.0, 2.0):
+        world = World(bundle, 1, guidance_scale=scale)
+        world.reset([bank[0]], [0])
+        frames.append(world.step(rows([1, 0, 0])).frames)
+    np.testing.assert_array_equal(frames[0], frames[1])
+    assert grey_levels(frames[0], frames[2]) > 0
+
+
+def test_more_steps_change_little(bundle, bank):
+    frames = []
+    for steps in (1, 2, 8):
+        world = World(bundle, 1, num_inference_steps=steps)
+        world.reset([bank[0]], [0])
+        frames.append(world.step(rows([0, 0.3, 0])).frames.astype(float))
+    assert np.abs(frames[1] - frames[2]).mean() < 8
+
+
+def test_a_world_must_be_reset_before_it_is_stepped(bundle, bank):
+    world = World(bundle, 2)
+    world.reset([bank[0]], [0], worlds=[1])
+    with pytest.raises(RuntimeError, match=r"reset worlds \[0\] first"):
+        world.step(rows([0, 0, 0], [0, 0, 0]))
+    with pytest.raises(ValueError, match="got 1 starts and 2 seeds"):
+        world.reset([bank[0]], [0, 1])
+    with pytest.raises(ValueError, match="start: got 1000"):
+        bank[1000]
+
+
+def test_routing_is_reported(bundle, bank):
+    world = World(bundle, 1)
+    world.reset([bank[0]], [0])
+    routing = world.step(rows([1, 0, 0])).routing
+    assert routing.shape == (1, bundle.transformer.config.num_experts)
+    assert routing.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_encode_and_decode_are_inverse_enough(bundle, bank):
+    world = World(bundle, 1)
+    frames = world.reset([bank[0]], [0])
+    again = world.decode(world.encode(frames[0]))
+    assert np.abs(again.astype(float) - frames).mean() < 4
+
+
+def road_ahead(frame: np.ndarray) -> float:
+    """Mean column of the road's grey pixels in the upper half of a frame (64, 64, 3)."""
+    upper = frame[:36].astype(int)
+    grey = (np.ptp(upper, axis=-1) < 30) & (upper.mean(-1) < 150)
+    return float(np.nonzero(grey)[1].mean()) if grey.any() else 32.0
+
+
+def test_left_turns_left_and_right_turns_right(bundle, bank):
+    """Turning left swings what lies ahead to the right of the picture, and the other way round."""
+    count = 16
+    chosen = [bank[i] for i in range(count)]
+    ahead = []
+    for steer in (-1.0, 1.0):
+        world = World(bundle, count)
+        world.reset(chosen, list(range(count)))
+        for _ in range(4):
+            frames = world.step(rows(*[[steer, 0.2, 0.0]] * count)).frames
+        ahead.append([road_ahead(frame) for frame in frames[:, -1]])
+    left, right = np.array(ahead)
+    assert np.mean(left > right) >= 0.75
+    assert np.mean(left - right) > 4
+
+
+def test_gas_makes_the_road_pass_faster_than_the_brake(bundle, bank):
+    count = 12
+    chosen = [bank[i] for i in range(count)]
+    change = []
+    for gas, brake in ((1.0, 0.0), (0.0, 0.8)):
+        world = World(bundle, count)
+        world.reset(chosen, list(range(count)))
+        for _ in range(12):
+            frames = world.step(rows(*[[0.0, gas, brake]] * count)).frames.astype(float)
+        change.append(np.abs(frames[:, -1] - frames[:, 0]).mean((1, 2, 3)))
+    assert np.mean(change[0] > change[1]) >= 0.75
+
+
+@pytest.fixture
+def copied(tmp_path):
+    shutil.copytree(PRETRAINED / "small", tmp_path / "world")
+    return tmp_path / "world"
+
+
+def test_the_bundled_world_is_found_by_name_and_by_folder(copied):
+    assert "small" in bundled_worlds()
+    a, b = load_bundle("small"), load_bundle(copied)
+    torch.testing.assert_close(a.transformer.state_dict(), b.transformer.state_dict())
+
+
+def test_a_saved_bundle_loads_as_it_was(bundle, tmp_path):
+    bundle.save(tmp_path / "again")
+    again = load_bundle(tmp_path / "again")
+    for part in ("transformer", "autoencoder", "heads"):
+        torch.testing.assert_close(getattr(again, part).state_dict(), getattr(bundle, part).state_dict())
+    assert again.config == bundle.config
+    assert len(again.starts["drive"]) == len(bundle.starts["drive"])
+
+
+def test_missing_and_corrupt_bundles_are_named(copied):
+    with pytest.raises(FileNotFoundError, match="world: 'nowhere' is neither a bundled world"):
+        load_bundle("nowhere")
+    weights = copied / "transformer" / "diffusion_pytorch_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="world: the weights in .*transformer are corrupt"):
+        load_bundle(copied)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match="transformer has no"):
+        load_bundle(copied)
+    weights.write_bytes(whole)
+    bank_file = copied / "starts" / "drive.safetensors"
+    bank_file.write_bytes(b"x" * 100)
+    with pytest.raises(ValueError, match="start bank"):
+        load_bundle(copied)
+    (copied / "world.json").write_text('{"frames": 4}')
+    with pytest.raises(ValueError, match=r"unknown keys \['frames'\]"):
+        WorldConfig.load(copied)
+
+
+def test_unknown_devices_and_dtypes_are_named():
+    with pytest.raises(ValueError, match="dtype: got 'float3'"):
+        load_bundle(dtype="float3")
+    with pytest.raises(ValueError, match="device: got 'gpu'"):
+        load_bundle(device="gpu")
+
+
+def test_bfloat16_shows_nearly_the_same(bank):
+    frames = []
+    for dtype in ("float32", "bfloat16"):
+        world = World(load_bundle(dtype=dtype), 1)
+        world.reset([bank[0]], [0])
+        frames.append(world.step(rows([0, 0.5, 0])).frames.astype(float))
+    assert np.abs(frames[0] - frames[1]).mean() < 4
