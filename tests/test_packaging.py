@@ -1,5 +1,6 @@
 """The installed package: everything is in it, it is found from a checkout, and it imports quickly."""
 
+import ast
 import configparser
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,22 @@ def test_every_module_lies_in_a_package():
     assert [folder for folder in modules if not (folder / "__init__.py").exists()] == []
 
 
+def test_every_imported_package_is_required():
+    imported = set()
+    for module in (path for folder in CODE.values() for path in folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add(str(node.module).partition(".")[0])
+    options = setup_cfg()
+    lines = [options["options"]["install_requires"], *options["options.extras_require"].values()]
+    required = {re.split(r"[\[<>=]", line)[0] for line in "\n".join(lines).split()}
+    distributions = metadata.packages_distributions()
+    for name in imported - sys.stdlib_module_names - {"astra_gym"}:
+        assert required & {re.sub("[-_.]+", "-", found).lower() for found in distributions[name]}, name
+
+
 def test_wheel_holds_all_code_and_data(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for name, folder in CODE.items():
@@ -82,8 +100,8 @@ def test_wheel_holds_all_code_and_data(wheel):
 
 def test_wheel_has_the_version_of_the_code(wheel):
     archive = zipfile.ZipFile(wheel)
-    (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
-    assert f"\nVersion: {astra_gym.__version__}\n" in archive.read(metadata).decode()
+    (description,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    assert f"\nVersion: {astra_gym.__version__}\n" in archive.read(description).decode()
     assert re.search(rf"^## \[{re.escape(astra_gym.__version__)}\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
