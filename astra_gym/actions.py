@@ -12,9 +12,9 @@ from gymnasium import spaces
 class Modality:
     """One kind of action.
 
-    A model row is the action in physical units, shifted and scaled to about one, followed by a flag that says the action
-    is known. The row of zeros stands for an unknown action: it conditions the frames of a given image or video, replaces
-    dropped actions in training and makes the action-free pass of guidance.
+    A model row is the action in physical units, shifted and scaled to about one, followed by a flag that says that the
+    action is known. The row of zeros stands for an unknown action: it conditions the frames of a given image or video,
+    replaces dropped actions in training and makes the action-free pass of guidance.
     """
 
     name: str

@@ -120,11 +120,11 @@ def training_mask(frames: int, transformer: AstraTransformer) -> Tensor:
     return (is_history[None, :] & (near | (far & is_summary[None, :]))) | own
 
 
-def history_noise_levels(shape: tuple[int, int], at_inference: float, generator: torch.Generator) -> Tensor:
+def history_noise_levels(shape: tuple[int, ...], at_inference: float, generator: torch.Generator) -> Tensor:
     """Random noise levels ``(clips, frames)`` for history frames in training.
 
-    Most clips have little noise on every frame, some more, and one in ten any amount, drawn for each frame alone; a fifth
-    have exactly the level used at inference.
+    Most clips have little noise on every frame, some more, and one in ten any amount, drawn for each frame alone; a
+    fifth have exactly the level used at inference.
     """
     device = generator.device
     kind = torch.rand(shape[0], 1, generator=generator, device=device)

@@ -1,7 +1,7 @@
-"""Flow matching with a residual, preconditioned prediction, and the few Euler steps that turn noise into a latent frame.
+"""Flow matching with a residual, preconditioned prediction, and the few Euler steps from noise to a latent frame.
 
-A noisy latent at level t is x = (1 - t) z + t e. The network's output F is read as a correction of what is known without
-it, namely x itself where t is small and the frame before, z', where t is large:
+A noisy latent at level t is x = (1 - t) z + t e. The network's output F is read as a correction of what is known
+without it, namely x itself where t is small and the frame before, z', where t is large:
 
     z_hat = c x + (1 - c) z' + s F,    c = (1 - t)^2 / ((1 - t)^2 + t^2),    s = t / sqrt((1 - t)^2 + t^2)
 
@@ -87,13 +87,14 @@ class Dynamics:
     ) -> Tensor:
         """The next latent frame ``(B, C, h, w)`` from ``noise`` of that shape; history is not changed.
 
-        With a ``guidance_scale`` other than 1, each step also predicts with ``no_actions`` and moves away from that.
+        With ``no_actions``, each step also predicts with those and moves away from that, by ``guidance_scale`` times
+        the difference that the actions make.
         """
         x = noise
         levels = schedule(steps, self.config.shift)
         for level, following in zip(levels, levels[1:], strict=False):
             clean = self._forward(memory, x, level, actions, previous)[1]
-            if guidance_scale != 1.0:
+            if no_actions is not None:
                 free = self._forward(memory, x, level, no_actions, previous)[1]
                 clean = free + guidance_scale * (clean - free)
             x = clean if following == 0 else x + (following - level) * (x - clean) / level
@@ -112,5 +113,3 @@ class Dynamics:
         output, _ = self._forward(memory, noisy, level, actions, previous)
         memory.commit()
         return noisy, output.features[:, 0]
-
-

@@ -55,10 +55,11 @@ class World:
         config = bundle.config
         self.num_inference_steps = config.num_inference_steps if num_inference_steps is None else num_inference_steps
         self.guidance_scale = config.guidance_scale if guidance_scale is None else guidance_scale
-        if num_worlds < 1 or self.num_inference_steps < 1:
-            raise ValueError(
-                f"num_worlds and num_inference_steps must be at least 1, got {num_worlds} and {self.num_inference_steps}"
-            )
+        for name, number in (("num_worlds", num_worlds), ("num_inference_steps", self.num_inference_steps)):
+            if number < 1:
+                raise ValueError(f"{name}: got {number}, allowed are whole numbers from 1")
+        if not self.guidance_scale >= 0:
+            raise ValueError(f"guidance_scale: got {self.guidance_scale}, allowed are numbers from 0")
         self.bundle, self.num_worlds, self.modality = bundle, num_worlds, modality
         self.device, self.dtype = bundle.transformer.device, bundle.transformer.dtype
         self.dynamics = Dynamics(bundle.transformer, config.flow)
@@ -70,9 +71,7 @@ class World:
         self._begun = [False] * num_worlds
 
     @torch.inference_mode()
-    def reset(
-        self, starts: Sequence[Start], seeds: Sequence[int], worlds: Sequence[int] | None = None
-    ) -> np.ndarray:
+    def reset(self, starts: Sequence[Start], seeds: Sequence[int], worlds: Sequence[int] | None = None) -> np.ndarray:
         """Begin episodes in all worlds, or in some.
 
         Args:

@@ -126,7 +126,7 @@ def _collect_seeds(job: tuple[str, str, int, list[int], str]) -> None:
         observation, _ = env.reset(seed=seed)
         episode = run_episode(env, factory(env, seed), seed, blocks, observation)
         temporary = Path(parts) / f".{seed}.npz"
-        np.savez(temporary, **episode)
+        np.savez(temporary, allow_pickle=False, **episode)
         temporary.rename(Path(parts) / f"{seed}.npz")
     env.close()
 

@@ -1,7 +1,7 @@
 """Mixture of action experts: a projector per modality, a router, and experts that speak to every transformer block.
 
-The way of an action: ``ActionEncoder`` turns a row into a code and routes it; in each block ``ActionExperts`` turns code
-and routing into the vector that the block's tokens receive.
+The way of an action: ``ActionEncoder`` turns a row into a code and routes it; in each block ``ActionExperts`` turns
+code and routing into the vector that the block's tokens receive.
 """
 
 from __future__ import annotations

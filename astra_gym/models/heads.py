@@ -35,7 +35,7 @@ class RewardHeads(ModelMixin, ConfigMixin):
         self.termination = nn.Linear(hidden_dim, 1)
 
     def forward(self, features: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
-        """Features ``(..., feature_dim)`` and action codes to (reward in standard units, termination logit), each ``(...)``."""
+        """Features ``(..., feature_dim)`` and action codes to reward in standard units and termination logit."""
         hidden = self.network(torch.cat([features, code], -1))
         return self.reward(hidden).squeeze(-1), self.termination(hidden).squeeze(-1)
 

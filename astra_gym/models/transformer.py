@@ -10,6 +10,7 @@ Read it from the top: attention → feed-forward → block → model. Two attent
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -115,17 +116,16 @@ class FeedForward(nn.Module):
         self.local_grid = local_grid
         if local_grid is not None:
             self.local_mix = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
-            nn.init.zeros_(self.local_mix.weight)
-            nn.init.zeros_(self.local_mix.bias)
+            for parameter in self.local_mix.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x (B, F, S, dim)``; with a grid, its first h * w tokens of each frame are the frame's own."""
         if self.local_grid is not None:
-            x = x + self._mix(x)
+            x = x + self._mix(x, *self.local_grid)
         return self.linear_out(F.gelu(self.linear_in(x), approximate="tanh"))
 
-    def _mix(self, x: Tensor) -> Tensor:
-        height, width = self.local_grid
+    def _mix(self, x: Tensor, height: int, width: int) -> Tensor:
         grid = x[:, :, : height * width].flatten(0, 1).unflatten(1, (height, width)).permute(0, 3, 1, 2)
         mixed = self.local_mix(grid).permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, x.shape[:2])
         return F.pad(mixed, (0, 0, 0, x.shape[2] - height * width))
@@ -262,6 +262,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = False
+    blocks: Iterable[AstraBlock]
 
     @register_to_config
     def __init__(
@@ -309,7 +310,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
             )
         self.time_embedding = TimeEmbedding(freq_dim, dim)
         self.action_encoder = ActionEncoder(modalities, action_dim, action_hidden_dim, num_experts, top_k, routing)
-        self.blocks = nn.ModuleList(
+        self.blocks = nn.ModuleList(  # type: ignore[assignment]
             AstraBlock(
                 dim,
                 num_attention_heads,
@@ -413,7 +414,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         if times is None:
             raise ValueError("times, history: the causal layout needs the first, the packed one the second")
         inputs = self._patchify(latents)
-        if self.config.condition_on_previous:
+        if previous is not None:
             inputs = torch.cat([inputs, self._patchify(previous)], -1)
         tokens = self.patch_embedding(inputs)
         summary = self.summary_embedding(latents.flatten(2)).unsqueeze(2)

@@ -19,10 +19,10 @@ def is_image(space: gym.Space) -> bool:
 class BlockFrames(gym.Wrapper):
     """Hold each action for a block of consecutive frames and observe all of them.
 
-    The observation is ``uint8 (frames, size, size, 3)``, oldest frame first; the reward is the sum over the block. Frames
-    are the wrapped environment's observations where those are RGB images, else what its ``render()`` returns. After
-    ``reset`` the block repeats the first frame: the world stood still. An episode that ends within a block repeats its
-    last frame up to the block's length.
+    The observation is ``uint8 (frames, size, size, 3)``, oldest frame first; the reward is the sum over the block.
+    Frames are the wrapped environment's observations where those are RGB images, else what its ``render()`` returns.
+    After ``reset`` the block repeats the first frame: the world stood still. An episode that ends within a block
+    repeats its last frame up to the block's length.
 
     Args:
         env: environment with image observations or ``render_mode="rgb_array"``.

@@ -20,7 +20,7 @@ class _SkipZoom(gym.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         _, info = self.env.reset(seed=seed, options=options)
-        env = self.env.unwrapped
+        env: Any = self.env.unwrapped
         env.t = 1.0
         return env._render("state_pixels"), info
 
@@ -38,9 +38,9 @@ class _LapsGoOn(gym.Wrapper):
 class DriveSim(BlockFrames):
     """CarRacing-v3 in the interface of ``AstraDrive-v0``.
 
-    Physics, reward and pixels are CarRacing's. Three things differ: the picture is the 84x84 square above the instrument
-    panel, scaled to 64x64; the camera does not fly in; a finished lap truncates the episode instead of terminating it.
-    One step holds the action for a block of 4 frames at 50 frames/s, 0.08 s.
+    Physics, reward and pixels are CarRacing's. Three things differ: the picture is the 84x84 square above the
+    instrument panel, scaled to 64x64; the camera does not fly in; a finished lap truncates the episode instead of
+    terminating it. One step holds the action for a block of 4 frames at 50 frames/s, 0.08 s.
 
     Args:
         max_episode_blocks: time limit in blocks; None for CarRacing's own 1,000 frames.
@@ -62,7 +62,7 @@ class DriveSim(BlockFrames):
         self._render_mode = render_mode
 
     @property
-    def render_mode(self) -> str | None:
+    def render_mode(self) -> str | None:  # type: ignore[override]
         return self._render_mode
 
 
@@ -113,7 +113,7 @@ class Driver:
     """
 
     def __init__(self, env: gym.Env, skill: DriverSkill | None = None, seed: int | None = None):
-        self.car_racing = env.unwrapped
+        self.car_racing: Any = env.unwrapped
         self.skill = skill or DriverSkill()
         self.reset(seed)
 

@@ -42,7 +42,10 @@ class Stage(Protocol):
     """One thing to train. Batches and noise come from ``generator`` alone, so that a step can be repeated exactly."""
 
     name: str
-    model: nn.Module
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
 
     def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise at ``step`` and numbers to log."""

@@ -37,7 +37,9 @@ def make_optimizers(model: nn.Module, lr: float, muon_lr: float = 0.0, weight_de
 
     Every parameter group carries its peak rate as ``peak_lr``.
     """
-    muon, decayed, plain = [], [], []
+    muon: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -115,7 +116,7 @@ def _train_autoencoder(args: TrainArgs) -> None:
         return
     train, validation = load_blocks(args.data / "train"), load_blocks(args.data / "val")
     folder, device = args.run / "autoencoder", torch.device(args.device)
-    common = {"batch_size": args.autoencoder_batch_size, "bf16": args.bf16}
+    common: dict[str, Any] = {"batch_size": args.autoencoder_batch_size, "bf16": args.bf16}
     if "autoencoder" in args.stages:
         model = BlockAutoencoder(latent_channels=args.latent_channels).to(device)
         run_stage(AutoencoderStage(model, train, validation, **common), args.autoencoder, args.run, device)
