@@ -68,6 +68,14 @@ def test_a_run_killed_twice_ends_with_the_same_weights(episodes, trained, tmp_pa
         assert (run / name).read_bytes() == (trained / name).read_bytes(), part
 
 
+def test_training_goes_on_from_a_bundle(episodes, trained, tmp_path):
+    whole = [*command(episodes, tmp_path), "--stages", "world", "bundle", "--init-from", str(trained / "bundle")]
+    subprocess.run(whole, check=True, capture_output=True)
+    before, after = load_bundle(trained / "bundle"), load_bundle(tmp_path / "bundle")
+    torch.testing.assert_close(before.autoencoder.state_dict(), after.autoencoder.state_dict())
+    assert not torch.equal(before.transformer.proj_out.weight, after.transformer.proj_out.weight)
+
+
 def test_bad_arguments_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"stages: got \['dance'\]"):
         train(TrainArgs(stages=("dance",)))

@@ -52,6 +52,8 @@ class TrainArgs:
     """Folder for the finished bundle."""
     stages: tuple[str, ...] = STAGES
     """What to do: autoencoder; decoder (goes on with the decoder alone, for clean edges); world; bundle."""
+    init_from: Path | None = None
+    """Bundle to go on from instead of fresh weights; it decides all sizes. Stages that are left out use its parts."""
     device: str = "cpu"
     """cpu or cuda."""
     bf16: bool = True
@@ -95,7 +97,7 @@ def train(args: TrainArgs) -> Path:
     torch.manual_seed(args.seed)
     _train_autoencoder(args)
     if "world" in args.stages or "bundle" in args.stages:
-        autoencoder = _load(BlockAutoencoder, args.run / "autoencoder").to(args.device)
+        autoencoder = _finished(args, BlockAutoencoder, "autoencoder").to(args.device)
         validation = latent_episodes(args.data / "val", autoencoder)
     if "world" in args.stages:
         _train_world(args, autoencoder, latent_episodes(args.data / "train", autoencoder), validation)
@@ -105,9 +107,24 @@ def train(args: TrainArgs) -> Path:
 
 
 def _load(cls, folder: Path):
-    if not folder.is_dir():
-        raise FileNotFoundError(f"run: {folder} is missing; run the stage {folder.name!r} first")
-    return cls.from_pretrained(folder, low_cpu_mem_usage=False).eval().requires_grad_(False)
+    module = cls.from_pretrained(folder, torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    return module.eval().requires_grad_(False)
+
+
+def _finished(args: TrainArgs, cls, part: str):
+    """A part that an earlier stage has trained, else that of the bundle to go on from."""
+    for folder in (args.run, args.init_from):
+        if folder is not None and (folder / part).is_dir():
+            return _load(cls, folder / part)
+    stage = "autoencoder" if part == "autoencoder" else "world"
+    raise FileNotFoundError(f"run: {args.run / part} is missing; run the stage {stage!r} first")
+
+
+def _initial(args: TrainArgs, cls, part: str):
+    """A part of the bundle to go on from, ready to be trained."""
+    if not (args.init_from / part).is_dir():
+        raise FileNotFoundError(f"init_from: {args.init_from} has no {part}")
+    return _load(cls, args.init_from / part).requires_grad_(True)
 
 
 def _train_autoencoder(args: TrainArgs) -> None:
@@ -118,11 +135,14 @@ def _train_autoencoder(args: TrainArgs) -> None:
     folder, device = args.run / "autoencoder", torch.device(args.device)
     common: dict[str, Any] = {"batch_size": args.autoencoder_batch_size, "bf16": args.bf16}
     if "autoencoder" in args.stages:
-        model = BlockAutoencoder(latent_channels=args.latent_channels).to(device)
+        if args.init_from is None:
+            model = BlockAutoencoder(latent_channels=args.latent_channels).to(device)
+        else:
+            model = _initial(args, BlockAutoencoder, "autoencoder").to(device)
         run_stage(AutoencoderStage(model, train, validation, **common), args.autoencoder, args.run, device)
         model.save_pretrained(folder)
     if "decoder" in args.stages:
-        model = _load(BlockAutoencoder, folder).requires_grad_(True).to(device)
+        model = _finished(args, BlockAutoencoder, "autoencoder").requires_grad_(True).to(device)
         stage = AutoencoderStage(
             model, train, validation, **common, edge_weight=args.decoder_edge_weight, decoder_only=True
         )
@@ -133,6 +153,31 @@ def _train_autoencoder(args: TrainArgs) -> None:
 def _train_world(
     args: TrainArgs, autoencoder: BlockAutoencoder, data: LatentEpisodes, validation: LatentEpisodes
 ) -> None:
+    modality = MODALITIES[args.modality]
+    if args.init_from is None:
+        transformer, heads = _new_world(args, autoencoder, data)
+    else:
+        transformer, heads = _initial(args, AstraTransformer, "transformer"), _initial(args, RewardHeads, "heads")
+    model = WorldModel(transformer, heads).to(args.device)
+    stage = WorldStage(
+        model,
+        ClipSampler(data, modality, args.world_loss.clip_frames),
+        ClipSampler(validation, modality, args.world_loss.clip_frames),
+        modality.name,
+        autoencoder,
+        args.world.steps,
+        args.world_loss,
+        args.flow,
+        bf16=args.bf16,
+    )
+    run_stage(stage, args.world, args.run, torch.device(args.device))
+    transformer.save_pretrained(args.run / "transformer")
+    heads.save_pretrained(args.run / "heads")
+
+
+def _new_world(
+    args: TrainArgs, autoencoder: BlockAutoencoder, data: LatentEpisodes
+) -> tuple[AstraTransformer, RewardHeads]:
     size, modality = args.transformer, MODALITIES[args.modality]
     transformer = AstraTransformer(
         in_channels=autoencoder.config.latent_channels,
@@ -154,25 +199,11 @@ def _train_world(
         reward_mean=float(ordinary.mean()),
         reward_std=float(ordinary.std()),
     )
-    model = WorldModel(transformer, heads).to(args.device)
-    stage = WorldStage(
-        model,
-        ClipSampler(data, modality, args.world_loss.clip_frames),
-        ClipSampler(validation, modality, args.world_loss.clip_frames),
-        modality.name,
-        autoencoder,
-        args.world.steps,
-        args.world_loss,
-        args.flow,
-        bf16=args.bf16,
-    )
-    run_stage(stage, args.world, args.run, torch.device(args.device))
-    transformer.save_pretrained(args.run / "transformer")
-    heads.save_pretrained(args.run / "heads")
+    return transformer, heads
 
 
 def _write_bundle(args: TrainArgs, autoencoder: BlockAutoencoder, validation: LatentEpisodes) -> None:
-    transformer = _load(AstraTransformer, args.run / "transformer")
+    transformer = _finished(args, AstraTransformer, "transformer")
     data = latent_episodes(args.data / "train", autoencoder)
     endings = data.rewards[data.terminations]
     config = WorldConfig(
@@ -184,7 +215,7 @@ def _write_bundle(args: TrainArgs, autoencoder: BlockAutoencoder, validation: La
         config=config,
         transformer=transformer,
         autoencoder=autoencoder.cpu(),
-        heads=_load(RewardHeads, args.run / "heads"),
+        heads=_finished(args, RewardHeads, "heads"),
         starts={args.modality: bank},
     )
     bundle.save(args.output)
