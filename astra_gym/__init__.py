@@ -11,8 +11,8 @@ import gymnasium as gym
 
 __version__ = "0.1.0"
 
-# GNU OpenMP threads spin at barriers by default, which makes a small model 60 times slower when another process is busy.
-# Only effective before torch is imported; a value that the user has set is kept.
+# GNU OpenMP threads spin at barriers by default, which makes a small model 60 times slower when another process is
+# busy. Only effective before torch is imported; a value that the user has set is kept.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # In a checkout, `astra_gym.envs` and `astra_gym.agents` are the folders beside this one.
@@ -27,6 +27,12 @@ def _register() -> None:
         entry_point="astra_gym.envs.drive:AstraDriveEnv",
         max_episode_steps=250,
     )
+    for name in ("Camera", "Drone", "Manipulation"):
+        gym.register(
+            id=f"Astra{name}-v0",
+            entry_point=f"astra_gym.envs.{name.lower()}:Astra{name}Env",
+            max_episode_steps=25,
+        )
     gym.register(
         id="AstraSim/Drive-v0",
         entry_point="astra_gym.simulators.car_racing:DriveSim",

@@ -161,7 +161,7 @@ def load_bundle(
         raise FileNotFoundError(
             f"world: {str(world)!r} is neither a bundled world {bundled_worlds()} nor a folder with a world.json"
         )
-    torch_dtype = _resolve_dtype(dtype)
+    torch_dtype = resolve_dtype(dtype)
     try:
         target = torch.device(device)
         torch.empty(0, device=target)
@@ -174,7 +174,9 @@ def load_bundle(
         try:
             module = cls.from_pretrained(folder / name, torch_dtype=torch_dtype, low_cpu_mem_usage=False)
         except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
-            raise ValueError(f"world: the weights in {folder / name} are corrupt or do not fit their config: {error}") from error
+            raise ValueError(
+                f"world: the weights in {folder / name} are corrupt or do not fit their config: {error}"
+            ) from error
         modules[name] = module.to(target).eval().requires_grad_(False)
     try:
         starts = {path.stem: StartBank.load(path) for path in sorted((folder / "starts").glob("*.safetensors"))}
@@ -183,7 +185,8 @@ def load_bundle(
     return Bundle(config=WorldConfig.load(folder), starts=starts, **modules)
 
 
-def _resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    """A torch dtype from its name; None is float32."""
     resolved = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.float32
     if resolved not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"dtype: got {dtype!r}, allowed are float32, bfloat16 and float16")

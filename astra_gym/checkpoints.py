@@ -242,7 +242,7 @@ def write_weights(
             size = 0
         shards[-1].append(name)
         size, total = size + bytes_, total + bytes_
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for i, shard in enumerate(shards):
         suffix = f"-{i + 1:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
         file_name = f"{stem}{suffix}.safetensors"

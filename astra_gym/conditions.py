@@ -7,6 +7,7 @@ import pickle
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,7 +119,7 @@ def load_encoded_clip(path: str | os.PathLike) -> EncodedClip:
     """
     from numpy._core.multiarray import _reconstruct
 
-    plain = [_reconstruct, np.ndarray, np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))]
+    plain: list[Any] = [_reconstruct, np.ndarray, np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))]
     try:
         with torch.serialization.safe_globals(plain):
             content = torch.load(path, map_location="cpu", weights_only=True)

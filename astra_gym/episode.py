@@ -100,10 +100,10 @@ class AstraEpisode:
         self.latents = latents.to(self.device).float()
         self.rows = torch.as_tensor(rows, dtype=torch.float32)
         self.decoder = StreamingDecoder(vae)
-        with self._timed("decode", seconds := {}):
-            self.first_frames = self.decoder.decode(self.latents)
-        self.first_seconds = seconds
+        self.first_seconds: dict[str, float] = {}
         """Time spent on decoding the beginning."""
+        with self._timed("decode", self.first_seconds):
+            self.first_frames = self.decoder.decode(self.latents)
 
     @torch.no_grad()
     def step(self, rows: np.ndarray, after_step: Callable[[int, float, Tensor], Tensor | None] | None = None) -> Block:

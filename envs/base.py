@@ -171,6 +171,9 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         """The newest frame, the frames of the newest block, or None, as ``render_mode`` says."""
         if self._start is None:
             raise ResetNeeded("call reset() before render(): no episode has begun")
+        return self._picture()
+
+    def _picture(self) -> np.ndarray | list[np.ndarray] | None:
         if self.render_mode is None:
             gym.logger.warn("render() does nothing without a render_mode: gym.make(..., render_mode='rgb_array')")
         if self.render_mode == "rgb_array":
@@ -238,5 +241,6 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         if self._window is None:
             from astra_gym.envs.window import Window
 
-            self._window = Window(type(self).__name__, self.fps)
+            height, width = self._frames.shape[1:3]
+            self._window = Window(type(self).__name__, self.fps, aspect=width / height)
         self._window.show(self._frames)

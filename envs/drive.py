@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from astra_gym.actions import DRIVE
 from astra_gym.envs.base import AstraEnv
+from astra_gym.envs.released import is_released
 
 
 class AstraDriveEnv(AstraEnv):
@@ -73,7 +77,8 @@ class AstraDriveEnv(AstraEnv):
              num_inference_steps=None, guidance_scale=None, info_routing=False)
     ```
 
-    - `world`: name of a bundled world, or the folder of one.
+    - `world`: name of a bundled world, or the folder of one. The folder of a converted released model makes
+      :class:`astra_gym.envs.street.AstraStreetEnv`, a drive through real streets with actions and arguments of its own.
     - `render_mode`: `"rgb_array"` renders the newest frame, `"rgb_array_list"` the 4 frames of the newest block,
       `"human"` opens a window that shows every frame at 50 frames/s.
     - `obs_type`: `"block"`, `"frame"` or `"latent"`, see above.
@@ -109,3 +114,11 @@ class AstraDriveEnv(AstraEnv):
 
     modality = DRIVE
     simulator_id = "AstraSim/Drive-v0"
+
+    def __new__(cls, world: str | Path = "small", **arguments: Any) -> Any:
+        """With the released weights, driving is another world: :class:`~astra_gym.envs.street.AstraStreetEnv`."""
+        if is_released(world):
+            from astra_gym.envs.street import AstraStreetEnv
+
+            return AstraStreetEnv(world, **arguments)
+        return super().__new__(cls)

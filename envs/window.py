@@ -14,10 +14,11 @@ class Window:
     Args:
         title: of the window.
         fps: frames a second.
-        size: side of the square window in pixels.
+        size: height of the window in pixels.
+        aspect: width over height.
     """
 
-    def __init__(self, title: str, fps: float, size: int = 512):
+    def __init__(self, title: str, fps: float, size: int = 512, aspect: float = 1.0):
         try:
             import pygame
         except ImportError as error:
@@ -26,7 +27,7 @@ class Window:
         self._interval = 1.0 / fps
         self._due = 0.0
         pygame.display.init()
-        self._screen = pygame.display.set_mode((size, size))
+        self._screen = pygame.display.set_mode((round(size * aspect), size))
         pygame.display.set_caption(title)
 
     def show(self, frames: np.ndarray) -> None:
