@@ -127,43 +127,47 @@ def quaternion_matrix(quaternions: np.ndarray) -> np.ndarray:
     return np.stack([np.stack(row, -1) for row in rows], -2)
 
 
-def check_poses(poses: np.ndarray, name: str = "poses") -> np.ndarray:
-    """Extrinsics as ``float64 (P, 4, 4)``.
+def path_rows(poses: np.ndarray) -> np.ndarray:
+    """Rows of a camera path, ``float32 (F, 13)``: the motion from each latent frame to the next.
+
+    Args:
+        poses: extrinsics ``(P, 4, 4)``, one a video frame, or SpatialVID's 7-vectors ``(P, 7)``, one a latent frame.
 
     Raises:
-        ValueError: naming the first pose that has another shape, is not finite or not rigid.
+        ValueError: on another shape, a number that is not finite, or a pose that is not rigid, which it names.
     """
     try:
         poses = np.asarray(poses, np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"{name}: they are no array of numbers") from None
-    if poses.ndim != 3 or poses.shape[1:] not in ((4, 4), (3, 4)) or len(poses) < 2:
-        raise ValueError(f"{name}: got shape {poses.shape}, allowed is (P, 4, 4) with at least 2 poses")
-    if poses.shape[1] == 3:
-        poses = np.concatenate([poses, np.tile([[[0.0, 0, 0, 1]]], (len(poses), 1, 1))], 1)
+        raise ValueError("poses: they are no array of numbers") from None
+    is_vectors = poses.ndim == 2 and poses.shape[1] == 7
+    if len(poses) < 2 or not (is_vectors or (poses.ndim == 3 and poses.shape[1:] == (4, 4))):
+        raise ValueError(f"poses: got shape {poses.shape}, allowed are (P, 4, 4) and (P, 7) with at least 2 poses")
     for i, pose in enumerate(poses):
         if not np.isfinite(pose).all():
-            raise ValueError(f"{name}: pose {i} is not finite")
+            raise ValueError(f"poses: pose {i} is not finite")
+        if is_vectors:
+            if np.linalg.norm(pose[3:]) < RIGID_TOLERANCE:
+                raise ValueError(f"poses: pose {i} is not rigid: its quaternion is zero")
+            continue
         rotation = pose[:3, :3]
-        is_orthogonal = np.allclose(rotation @ rotation.T, np.eye(3), atol=RIGID_TOLERANCE)
-        if (
-            not is_orthogonal
-            or np.linalg.det(rotation) < 0
-            or not np.allclose(pose[3], [0, 0, 0, 1], atol=RIGID_TOLERANCE)
-        ):
-            raise ValueError(f"{name}: pose {i} is not rigid: a rotation and a translation, last row 0 0 0 1")
-    return poses
+        is_rotation = (
+            np.allclose(rotation @ rotation.T, np.eye(3), atol=RIGID_TOLERANCE) and np.linalg.det(rotation) > 0
+        )
+        if not is_rotation or not np.allclose(pose[3], [0, 0, 0, 1], atol=RIGID_TOLERANCE):
+            raise ValueError(f"poses: pose {i} is not rigid: a rotation and a translation, last row 0 0 0 1")
+    return pose_rows(relative_pose_vectors(poses) if is_vectors else relative_poses(poses))
 
 
 def load_poses(path: str | Path) -> np.ndarray:
-    """Extrinsics ``float64 (P, 4, 4)`` from a file.
+    """Poses for :func:`path_rows` from a file.
 
     Args:
         path: ``.npy``; or ``.npz`` or ``.json`` with them under "extrinsic" or as the only entry; a ``.json`` may also
             be the bare list.
 
     Raises:
-        ValueError: if the file cannot be read or :func:`check_poses` refuses it.
+        ValueError: if the file cannot be read.
     """
     path = Path(path)
     try:
@@ -176,9 +180,9 @@ def load_poses(path: str | Path) -> np.ndarray:
         if not isinstance(content, (list, np.ndarray)):
             keys = list(content)
             content = content["extrinsic" if "extrinsic" in keys or len(keys) != 1 else keys[0]]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        return np.asarray(content, np.float64)
+    except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
         raise ValueError(f"poses: cannot read {str(path)!r} ({error})") from None
-    return check_poses(content)
 
 
 def nuscenes_rows(poses: Sequence[dict]) -> np.ndarray:

@@ -16,7 +16,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from astra_gym.camera import POSE_STRIDE, check_poses, load_poses, pose_rows, preset_rows, relative_poses, still_rows
+from astra_gym.camera import load_poses, path_rows, preset_rows, still_rows
 from astra_gym.conditions import ImageSource, VideoSource, load_condition_image, load_condition_video
 from astra_gym.episode import MAX_HISTORY, AstraEpisode, Block, Guidance
 from astra_gym.models.transformer import AstraTransformer, KeysValues
@@ -104,9 +104,9 @@ class AstraPipeline(DiffusionPipeline):
             condition_frames: latent frames of the beginning.
             actions: rows of the new frames ``(F, row_dim)``, one a latent frame.
             preset: 1 to 7, see :data:`astra_gym.camera.PRESETS`; moves for all blocks.
-            poses: extrinsics ``(P, 4, 4)`` or a file of them, one a video frame, from the beginning's first frame on.
-                The row of a latent frame is the motion to the next one, as in training, so that
-                ``(P - 1) // 4 - condition_frames`` new latent frames come of them.
+            poses: a camera path for :func:`astra_gym.camera.path_rows` or a file of one, from the beginning's first
+                frame on. The row of a latent frame is the motion to the next one, as in training, so that
+                ``(P - 1) // 4 - condition_frames`` new latent frames come of extrinsics, one a video frame.
             num_blocks: generate so many blocks; 3 for a preset and all that there are for the others by default.
             frames_per_block: latent frames in a block.
 
@@ -135,12 +135,14 @@ class AstraPipeline(DiffusionPipeline):
             beginning = still_rows(condition_frames)
         else:
             assert poses is not None
-            extrinsics = load_poses(poses) if isinstance(poses, (str, Path)) else check_poses(poses)
-            rows = pose_rows(relative_poses(extrinsics))
+            path = load_poses(poses) if isinstance(poses, (str, Path)) else poses
+            rows = path_rows(path)
             beginning, new = rows[:condition_frames], rows[condition_frames:]
             if not len(new):
-                needed = POSE_STRIDE * (condition_frames + 1) + 1
-                raise ValueError(f"poses: got {len(extrinsics)}, at least {needed} are needed for one new latent frame")
+                raise ValueError(
+                    f"poses: got {len(path)}, enough for {len(rows)} latent frames; {condition_frames + 1} are needed,"
+                    f" {condition_frames} of them for the beginning"
+                )
         if num_blocks is not None:
             if len(new) < num_blocks * frames_per_block:
                 raise ValueError(f"num_blocks: got {num_blocks}, the {given[0]} suffice for {len(new)} latent frames")

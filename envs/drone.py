@@ -63,6 +63,7 @@ class AstraDroneEnv(ReleasedEnv):
 
     ## Info
     - `"frame"`: frames generated since the beginning.
+    - `"routing"`, only with `info_routing=True`: the weight of each action expert, zeros at reset.
 
     ## Version History
     - v0: first version

@@ -61,6 +61,7 @@ class AstraManipulationEnv(ReleasedEnv):
 
     ## Info
     - `"frame"`: frames generated since the beginning.
+    - `"routing"`, only with `info_routing=True`: the weight of each action expert, zeros at reset.
 
     ## Version History
     - v0: first version

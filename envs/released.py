@@ -42,6 +42,7 @@ class ReleasedEnv(AstraEnv):
         render_mode, obs_type, device, dtype: as for :class:`~astra_gym.envs.base.AstraEnv`.
         num_inference_steps: denoising steps; None takes the 50 that the model was released with.
         guidance_scale: strength of action guidance; None is 1, none.
+        info_routing: put the weights of the action experts into ``info``: the modality's own has them all.
         offload: keep on the device only the model that is at work.
 
     Raises:
@@ -68,6 +69,7 @@ class ReleasedEnv(AstraEnv):
         dtype: str | torch.dtype | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        info_routing: bool = False,
         offload: bool = False,
     ):
         if not is_released(world):
@@ -100,7 +102,7 @@ class ReleasedEnv(AstraEnv):
             self._pipe.to(device)
         self.reward_fn, self.prompt = reward_fn, prompt
         self._beginning = {"image": image, "video": video}
-        self.latents_per_step = latents_per_step
+        self.latents_per_step, self.info_routing = latents_per_step, info_routing
         self._guidance = {
             "num_inference_steps": 50 if num_inference_steps is None else num_inference_steps,
             "guidance_scale": 1.0 if guidance_scale is None else guidance_scale,
@@ -229,8 +231,12 @@ class ReleasedEnv(AstraEnv):
         return self._prompt_embeds[prompt]
 
     def _info(self, step: Block | None) -> dict[str, Any]:
-        """ "frame" counts the frames generated since the beginning."""
-        return {"frame": self._frame}
+        info: dict[str, Any] = {"frame": self._frame}
+        if self.info_routing:
+            config = self._pipe.transformer.config
+            info["routing"] = np.zeros(config.num_experts, np.float32)
+            info["routing"][list(config.modalities).index(self.modality.model_modality)] = step is not None
+        return info
 
 
 def _newest(frames: np.ndarray, count: int) -> np.ndarray:

@@ -60,6 +60,7 @@ class AstraStreetEnv(ReleasedEnv):
 
     ## Info
     - `"frame"`: frames generated since the beginning.
+    - `"routing"`, only with `info_routing=True`: the weight of each action expert, zeros at reset.
 
     ## Version History
     - v0: first version

@@ -163,7 +163,7 @@ BAD = {
     "actions: got shape": {"actions": np.zeros((2, 12))},
     "poses: pose 1 is not finite": {"poses": np.stack([np.eye(4), np.full((4, 4), np.nan)])},
     "poses: pose 0 is not rigid": {"poses": np.stack([2 * np.eye(4)] * 9)},
-    "poses: got 5, at least 9": {"poses": np.stack([np.eye(4)] * 5)},
+    "poses: got 5, enough for 1 latent frames; 2 are needed": {"poses": np.stack([np.eye(4)] * 5)},
     "modality: got 'walk'": {"preset": 1, "modality": "walk"},
     "modality: presets and poses": {"preset": 1, "modality": "nuscenes"},
     "num_inference_steps: got 0": {"preset": 1, "num_inference_steps": 0},

@@ -47,6 +47,12 @@ def test_check_env_has_nothing_to_say(env_id, world):
         check_env(make(env_id, world).unwrapped, skip_render_check=True)
 
 
+def test_routing(world):
+    env = make("AstraDrive-v0", world, info_routing=True)
+    assert env.reset()[1]["routing"].tolist() == [0, 0, 0]
+    assert env.step(env.action_space.sample())[4]["routing"].tolist() == [0, 1, 0]
+
+
 def test_actions_count_and_snapshots_restore(world):
     env = make("AstraCamera-v0", world, render_mode="rgb_array").unwrapped
     env.reset(seed=0)
@@ -66,8 +72,8 @@ def test_observations(obs_type, world):
     env = make("AstraDrive-v0", world, obs_type=obs_type, latents_per_step=2, video=picture(frames=6), image=None)
     for observation in (env.reset(seed=0)[0], env.step(env.action_space.sample())[0]):
         assert observation in env.observation_space
+    assert env.reset()[1] == {"frame": 0}
     env.reset(options={"video": picture(frames=9), "actions": np.zeros((2, 2)), "prompt": "a street"})
-    assert env.unwrapped.reset(options={"image": picture(2)})[1] == {"frame": 0}
 
 
 BAD_ARGUMENTS = {
