@@ -25,7 +25,10 @@ class FlowConfig:
     """How noise levels are used."""
 
     shift: float = 3.0
-    """The schedule spends more of its steps at high noise, the more so the larger this is."""
+    """The sampler spends more of its steps at high noise, the more so the larger this is; high values are truer on
+    average, low ones sharper."""
+    training_shift: float = 3.0
+    """The same for the noise levels of training."""
     history_noise: float = 0.02
     """Level at which history is used at inference."""
     previous_limit: float = 0.2

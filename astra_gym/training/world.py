@@ -39,6 +39,8 @@ class WorldLossConfig:
     """Latent frames a clip."""
     batch_size: int = 8
     """Clips a step."""
+    good_share: float = 0.0
+    """Share of the clips drawn from those that go well (reward above the mean) rather than from all."""
     action_dropout: float = 0.1
     """Share of the targets (and half of it of the history) whose action is hidden, for action-free guidance."""
     low_noise_share: float = 0.15
@@ -77,12 +79,21 @@ class ClipSampler:
         if not starts:
             raise ValueError(f"clip_frames: no episode has {frames} blocks")
         self.starts = torch.cat(starts)
+        total = data.rewards.double().cumsum(0)
+        rewards = total[self.starts + frames - 1] - total[self.starts]
+        good = self.starts[rewards > rewards.mean()]
+        self.good_starts = good if len(good) else self.starts
 
-    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """``count`` clips as tensors ``(count, frames, ...)`` on the generator's device."""
+    def draw(self, count: int, generator: torch.Generator, good_share: float = 0.0) -> dict[str, Tensor]:
+        """``count`` clips as tensors ``(count, frames, ...)`` on the generator's device.
+
+        ``good_share`` of them come from those with more reward than the mean clip.
+        """
         device = generator.device
-        pick = torch.randint(len(self.starts), (count,), generator=generator, device=device).cpu()
-        return self.at(self.starts[pick], device)
+        place, kind = torch.rand((2, count), generator=generator, device=device, dtype=torch.float64).cpu()
+        of_all = self.starts[(place * len(self.starts)).long()]
+        of_good = self.good_starts[(place * len(self.good_starts)).long()]
+        return self.at(torch.where(kind < good_share, of_good, of_all), device)
 
     def at(self, first: Tensor, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """The clips that begin at the given places."""
@@ -138,7 +149,7 @@ class WorldStage:
 
     def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         config, device = self.config, generator.device
-        clip = self.train.draw(config.batch_size, generator)
+        clip = self.train.draw(config.batch_size, generator, config.good_share)
         truth, history = clip["latents"], clip["latents"]
         shape = truth.shape[:2]
         progress = step / self.total_steps
@@ -148,7 +159,7 @@ class WorldStage:
         history_level = history_noise_levels(shape, self.flow.history_noise, generator)
         uniform = torch.rand(shape, generator=generator, device=device)
         low = torch.rand(shape, generator=generator, device=device) < config.low_noise_share
-        target_level = torch.where(low, uniform, shift_levels(uniform, self.flow.shift)).clamp(1e-3, 1.0)
+        target_level = torch.where(low, uniform, shift_levels(uniform, self.flow.training_shift)).clamp(1e-3, 1.0)
         noise = torch.randn((2, *truth.shape), generator=generator, device=device)
         noisy_history = corrupt(history, history_level, noise[0])
         noisy_target = corrupt(truth, target_level, noise[1])
