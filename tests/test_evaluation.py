@@ -16,24 +16,23 @@ pytest.importorskip("Box2D")
 pytest.importorskip("minari")
 pytest.importorskip("skimage")
 
-from astra_gym.data.collect import CollectArgs, collect  # noqa: E402
 from astra_gym.data.episodes import read_episodes  # noqa: E402
 from astra_gym.evaluation import heads, heldout, metrics, report  # noqa: E402
 from astra_gym.evaluation.control import driving_clips  # noqa: E402
 from astra_gym.evaluation.egomotion import displacement, speed_and_turn  # noqa: E402
 from astra_gym.evaluation.evaluate import EvaluateArgs, evaluate  # noqa: E402
 from astra_gym.evaluation.rollout import Rollout, roll  # noqa: E402
+from astra_gym.evaluation.speed import measure_speed  # noqa: E402
 from astra_gym.simulators.car_racing import Driver, DriverSkill  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "val"
-    return collect(CollectArgs(output=folder, episodes=3, blocks=24, first_seed=1_000_003, workers=1))
+def dataset(episodes):
+    return episodes / "train"
 
 
 @pytest.fixture(scope="module")
-def episodes(dataset):
+def recorded(dataset):
     return list(read_episodes(dataset))
 
 
@@ -52,10 +51,10 @@ def test_psnr_and_squared_error_of_a_known_difference():
     assert metrics.psnr(0.0) == metrics.BEST_PSNR
 
 
-def test_blur_is_noticed(episodes):
+def test_blur_is_noticed(recorded):
     from scipy.ndimage import gaussian_filter
 
-    blocks = episodes[0].blocks[20:22]
+    blocks = recorded[0].blocks[20:22]
     blurred = gaussian_filter(blocks, (0, 0, 1.5, 1.5, 0))
     np.testing.assert_allclose(metrics.ssim(blocks, blocks), 1.0)
     assert (metrics.ssim(blurred, blocks) < 0.98).all()
@@ -68,8 +67,8 @@ def test_gradient_magnitude_of_a_ramp():
     assert metrics.gradient_magnitude(ramp) == pytest.approx(2.0, abs=1e-4)
 
 
-def test_road_is_seen_where_it_is(episodes):
-    first = episodes[0].blocks[0, -1]  # the car stands in the middle of the road
+def test_road_is_seen_where_it_is(recorded):
+    first = recorded[0].blocks[0, -1]  # the car stands in the middle of the road
     assert metrics.on_road(first) and metrics.road_visible(first)
     assert metrics.road_mask(first)[20, 32] and not metrics.road_mask(first)[20, 2]
     grass = np.broadcast_to(np.array([100, 202, 100], np.uint8), (64, 64, 3))
@@ -91,14 +90,14 @@ def test_motion_from_frames_agrees_with_the_simulator():
     assert speed > 0.9 and turn > 0.9
 
 
-def test_no_motion_between_equal_frames(episodes):
-    frame = episodes[0].blocks[10, 0]
+def test_no_motion_between_equal_frames(recorded):
+    frame = recorded[0].blocks[10, 0]
     np.testing.assert_allclose(displacement(frame, frame), 0.0, atol=1e-6)
 
 
-def test_clips_move_do_not_overlap_and_are_the_same_again(episodes):
-    clips = heldout.choose_clips(episodes, count=5, context=4, future=3, seed=0)
-    again = heldout.choose_clips(episodes, count=5, context=4, future=3, seed=0)
+def test_clips_move_do_not_overlap_and_are_the_same_again(recorded):
+    clips = heldout.choose_clips(recorded, count=5, context=4, future=3, seed=0)
+    again = heldout.choose_clips(recorded, count=5, context=4, future=3, seed=0)
     assert [(c.episode.seed, c.first) for c in clips] == [(c.episode.seed, c.first) for c in again]
     for clip in clips:
         assert len(clip.context_blocks) == 4 and len(clip.future_blocks) == len(clip.future_actions) == 3
@@ -106,12 +105,12 @@ def test_clips_move_do_not_overlap_and_are_the_same_again(episodes):
     for a, b in zip(clips, clips[1:], strict=False):
         assert a.episode is not b.episode or abs(a.first - b.first) >= 7
     with pytest.raises(ValueError, match="clips: got 1000"):
-        heldout.choose_clips(episodes, count=1000, context=4, future=3, seed=0)
+        heldout.choose_clips(recorded, count=1000, context=4, future=3, seed=0)
 
 
-def test_ending_clips_end_with_the_episode(episodes):
-    ended = dataclasses.replace(episodes[0], terminations=np.eye(24, dtype=bool)[-1])
-    clips = heldout.ending_clips([ended, episodes[1]], context=4)
+def test_ending_clips_end_with_the_episode(recorded):
+    ended = dataclasses.replace(recorded[0], terminations=np.eye(24, dtype=bool)[-1])
+    clips = heldout.ending_clips([ended, recorded[1]], context=4)
     assert [clip.future for clip in clips] == [8, 16]
     for clip in clips:
         np.testing.assert_array_equal(clip.future_blocks[-1], ended.blocks[-1])
@@ -120,8 +119,8 @@ def test_ending_clips_end_with_the_episode(episodes):
     np.testing.assert_array_equal(rows[0, 7:], DRIVE.rows(ended.actions[-1])[None].repeat(11, 0))
 
 
-def test_termination_counts_hits_and_false_alarms(episodes):
-    clips = [heldout.Clip(episodes[0], 1, 4, 8) for _ in range(3)]
+def test_termination_counts_hits_and_false_alarms(recorded):
+    clips = [heldout.Clip(recorded[0], 1, 4, 8) for _ in range(3)]
     terminated = np.zeros((3, 10), bool)
     terminated[0, 7] = terminated[1, 2] = True  # a hit, a false alarm, a miss
     ending = Rollout(np.zeros(0), np.zeros(0), terminated)
@@ -130,19 +129,19 @@ def test_termination_counts_hits_and_false_alarms(episodes):
     assert figures["precision"] == pytest.approx(1 / 3) and figures["recall"] == pytest.approx(1 / 3)
 
 
-def test_driving_clips_are_on_the_road(episodes):
-    clips = driving_clips(episodes, count=2, context=4)
+def test_driving_clips_are_on_the_road(recorded):
+    clips = driving_clips(recorded, count=2, context=4)
     for clip in clips:
         assert metrics.on_road(clip.context_blocks[-1, -1])
     with pytest.raises(ValueError, match="data: no episode"):
         driving_clips([], count=2, context=4)
 
 
-def test_roll_in_batches_follows_the_starts(bundle, episodes):
+def test_roll_in_batches_follows_the_starts(bundle, recorded):
     from astra_gym.world import World
 
     world = World(bundle, num_worlds=2)
-    clips = heldout.choose_clips(episodes, count=3, context=4, future=2, seed=0)
+    clips = heldout.choose_clips(recorded, count=3, context=4, future=2, seed=0)
     starts = [heldout.as_start(world, DRIVE, clip) for clip in clips]
     rows = DRIVE.rows(np.stack([clip.future_actions for clip in clips]))
     together = roll(world, starts, rows, seed=3, label="test")
@@ -168,6 +167,13 @@ def test_evaluate_measures_writes_and_repeats(dataset, tmp_path):
     for name in ("figures.json", "report.md", "fidelity.png", "control.png", "drift.png"):
         assert (tmp_path / "a" / name).stat().st_size > 0
     assert "| blocks ahead | 1 | 2 |" in str(figures)
+
+
+def test_speed_is_measured_in_a_process_of_its_own():
+    figures = measure_speed("small", steps=4)
+    assert figures["environment"]["frames_per_second"] > 0 and figures["environment"]["first_step_seconds"] > 0
+    assert set(figures["world"]["frames_per_second_by_worlds"]) == {"1", "8", "32"}
+    assert "| `AstraDrive-v0` |" in report.markdown({"speed": figures})
 
 
 @pytest.mark.parametrize("change", [{"horizons": (4, 2)}, {"clips": 0}, {"steps": ()}, {"drift_blocks": (0, 1)}])

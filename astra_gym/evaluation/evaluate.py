@@ -30,7 +30,7 @@ class EvaluateArgs:
     """Folder of the dataset of held-out episodes."""
     clips: int = 64
     """Clips for fidelity and the reward head, spread over the episodes."""
-    context: int = 12
+    context: int = 16
     """True blocks that the world is shown before it goes on by itself."""
     horizons: tuple[int, ...] = (1, 2, 4, 8, 16, 24)
     """Blocks ahead at which fidelity is measured."""

@@ -163,7 +163,9 @@ def _facts(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
 def _drift_table(drift: dict[str, Any]) -> str:
     return "\n".join(
         [
-            f"Driven by the {drift['agent']} agent on the world's own history, mean of {drift['worlds']} worlds:",
+            f"Driven by the {drift['agent']} agent on the world's own history, mean of {drift['worlds']} worlds (the "
+            f"autoencoder alone keeps {drift['autoencoder_ratio_to_true']:.2f} of the sharpness and "
+            f"{drift['autoencoder_detail_ratio_to_true']:.2f} of the detail):",
             "",
             _head("after blocks", drift["blocks"]),
             _row("sharpness, dream / true frames", [f"{ratio:.2f}" for ratio in drift["ratio_to_true"]]),
@@ -175,7 +177,10 @@ def _drift_table(drift: dict[str, Any]) -> str:
 
 
 def _speed_table(speed: dict[str, Any]) -> str:
-    environment, simulator = speed["environment"], speed["simulator"]
+    environment, simulator, world = speed["environment"], speed["simulator"], speed["world"]
+    together = ", ".join(f"{count} worlds {rate:.0f}" for count, rate in world["frames_per_second_by_worlds"].items())
+    by_steps = world["block_milliseconds_by_steps"].items()
+    steps = ", ".join(f"{time:.0f} with {count} denoising steps" for count, time in by_steps)
     keys = ("frames_per_second", "block_milliseconds_p50", "block_milliseconds_p95")
     return "\n".join(
         [
@@ -185,6 +190,9 @@ def _speed_table(speed: dict[str, Any]) -> str:
             _head("one world", ["frames/s", "ms a block, p50", "p95"]),
             _row("`AstraDrive-v0`", [f"{environment[key]:.0f}" for key in keys]),
             _row("`CarRacing-v3`, same blocks", [f"{simulator[key]:.0f}" for key in keys]),
+            "",
+            f"The world without the environment: {together} frames/s. Milliseconds a block of one world: {steps}; the "
+            f"decoder's share is {world['decode_milliseconds']:.1f}.",
         ]
     )
 

@@ -1,6 +1,6 @@
 """How fast the environment runs, end to end, in a process of its own.
 
-``python -m astra_gym.evaluation.speed small`` prints the figures as JSON.
+``python -m astra_gym.evaluation.speed small cpu 200`` prints the figures as JSON.
 """
 
 from __future__ import annotations
@@ -10,23 +10,29 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-STEPS = 200
 FRAMES = 4
 WORLDS = (1, 8, 32)
+INFERENCE_STEPS = (1, 2, 4)
 
 
-def measure_speed(world: str | Path, device: str = "cpu") -> dict[str, Any]:
+def measure_speed(world: str | Path, device: str = "cpu", steps: int = 200) -> dict[str, Any]:
     """Run this module in a fresh process and return what it measured.
+
+    Args:
+        world: name of a bundled world, or the folder of one.
+        device: of the model.
+        steps: timed steps of the environment and of the simulator; the rest is timed a tenth as often.
 
     Raises:
         RuntimeError: with the process's own words, if it fails.
     """
-    command = [sys.executable, "-m", "astra_gym.evaluation.speed", str(world), device]
+    command = [sys.executable, "-m", "astra_gym.evaluation.speed", str(world), device, str(steps)]
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -35,7 +41,7 @@ def measure_speed(world: str | Path, device: str = "cpu") -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _environment(world: str, device: str) -> dict[str, Any]:
+def _environment(world: str, device: str, steps: int) -> dict[str, Any]:
     """One environment with default settings; the clock of the first step begins before torch is imported."""
     import gymnasium as gym
 
@@ -47,22 +53,22 @@ def _environment(world: str, device: str) -> dict[str, Any]:
     env.action_space.seed(0)
     env.step(env.action_space.sample())
     first = time.perf_counter() - began
-    return {"first_step_seconds": first, **_steps(env)}
+    return {"first_step_seconds": first, **_steps(env, steps)}
 
 
-def _simulator() -> dict[str, Any]:
+def _simulator(steps: int) -> dict[str, Any]:
     import gymnasium as gym
 
     env = gym.make("AstraSim/Drive-v0")
     env.reset(seed=0)
     env.action_space.seed(0)
-    return _steps(env)
+    return _steps(env, steps)
 
 
-def _steps(env: Any) -> dict[str, float]:
+def _steps(env: Any, steps: int) -> dict[str, float]:
     """Random actions; an episode that ends begins anew, off the clock."""
     seconds = []
-    for _ in range(STEPS):
+    for _ in range(steps):
         action = env.action_space.sample()
         began = time.perf_counter()
         _, _, terminated, truncated, _ = env.step(action)
@@ -72,49 +78,60 @@ def _steps(env: Any) -> dict[str, float]:
     env.close()
     p50, p95 = np.percentile(seconds, [50, 95])
     return {
-        "frames_per_second": FRAMES * STEPS / sum(seconds),
+        "frames_per_second": FRAMES * steps / sum(seconds),
         "block_milliseconds_p50": 1000 * float(p50),
         "block_milliseconds_p95": 1000 * float(p95),
     }
 
 
-def _batches(world: str, device: str) -> dict[str, float]:
-    """Frames a second of all worlds together, by their number."""
+def _world(name: str, device: str, repeats: int) -> dict[str, Any]:
+    """The world by itself: by the number of worlds, by the number of denoising steps, and its decoder."""
     from astra_gym.bundles import load_bundle
     from astra_gym.world import World
 
-    bundle = load_bundle(world, device=device)
+    bundle = load_bundle(name, device=device)
     bank = next(iter(bundle.starts.values()))
-    rates = {}
-    for count in WORLDS:
-        worlds = World(bundle, num_worlds=count)
+
+    def milliseconds(count: int, inference_steps: int | None = None) -> float:
+        world = World(bundle, num_worlds=count, num_inference_steps=inference_steps)
         starts = [bank[i % len(bank)] for i in range(count)]
-        worlds.reset(starts, list(range(count)))
+        world.reset(starts, list(range(count)))
         rows = np.zeros((count, starts[0].rows.shape[-1]), np.float32)
-        for _ in range(3):
-            worlds.step(rows)
-        steps = max(5, STEPS // 5 // count)
+        return _median_milliseconds(lambda: world.step(rows), repeats)
+
+    world, latents = World(bundle), bank[0].latents[-1:]
+    return {
+        "frames_per_second_by_worlds": {count: 1000 * FRAMES * count / milliseconds(count) for count in WORLDS},
+        "block_milliseconds_by_steps": {steps: milliseconds(1, steps) for steps in INFERENCE_STEPS},
+        "decode_milliseconds": _median_milliseconds(lambda: world.decode(latents), repeats),
+    }
+
+
+def _median_milliseconds(call: Callable[[], object], repeats: int) -> float:
+    for _ in range(3):
+        call()
+    seconds = []
+    for _ in range(repeats):
         began = time.perf_counter()
-        for _ in range(steps):
-            worlds.step(rows)
-        rates[str(count)] = FRAMES * count * steps / (time.perf_counter() - began)
-    return rates
+        call()
+        seconds.append(time.perf_counter() - began)
+    return 1000 * float(np.median(seconds))
 
 
-def _main(world: str, device: str) -> None:
+def _main(world: str, device: str, steps: int) -> None:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    environment = _environment(world, device)
+    environment = _environment(world, device, steps)
     figures = {
         "device": device,
         "processors": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 1),
-        "steps": STEPS,
+        "steps": steps,
         "environment": environment,
-        "simulator": _simulator(),
-        "frames_per_second_by_worlds": _batches(world, device),
+        "simulator": _simulator(steps),
+        "world": _world(world, device, max(2, steps // 10)),
     }
     print(json.dumps(figures))
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:3])
+    _main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
