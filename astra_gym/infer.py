@@ -51,8 +51,8 @@ class InferArgs:
     """Scene .json with keyframe_poses, one a latent frame; for modality nuscenes."""
     modality: Literal["sekai", "nuscenes", "openx"] = "sekai"
     """Kind of action."""
-    num_blocks: int = 3
-    """Blocks to generate."""
+    num_blocks: int | None = None
+    """Blocks to generate; None is 3 for a preset and all that there are poses for."""
     frames_per_block: int = BLOCK
     """Latent frames in a block."""
     max_history: int = MAX_HISTORY
