@@ -182,6 +182,7 @@ def _video_writer(path: Path, fps: int) -> Iterator[Callable[[np.ndarray], None]
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.mp4")
     try:
+        writer: Any
         with imageio.get_writer(unfinished, fps=fps, codec="libx264", quality=8, macro_block_size=2) as writer:
             yield writer.append_data
         unfinished.replace(path)

@@ -230,7 +230,7 @@ class ReleasedEnv(AstraEnv):
             self._prompt_embeds = {prompt: self._pipe.encode_prompt(prompt)}
         return self._prompt_embeds[prompt]
 
-    def _info(self, step: Block | None) -> dict[str, Any]:
+    def _info(self, step: Block | None) -> dict[str, Any]:  # type: ignore[override]
         info: dict[str, Any] = {"frame": self._frame}
         if self.info_routing:
             config = self._pipe.transformer.config

@@ -120,11 +120,11 @@ def _finished(args: TrainArgs, cls, part: str):
     raise FileNotFoundError(f"run: {args.run / part} is missing; run the stage {stage!r} first")
 
 
-def _initial(args: TrainArgs, cls, part: str):
+def _initial(bundle: Path, cls, part: str):
     """A part of the bundle to go on from, ready to be trained."""
-    if not (args.init_from / part).is_dir():
-        raise FileNotFoundError(f"init_from: {args.init_from} has no {part}")
-    return _load(cls, args.init_from / part).requires_grad_(True)
+    if not (bundle / part).is_dir():
+        raise FileNotFoundError(f"init_from: {bundle} has no {part}")
+    return _load(cls, bundle / part).requires_grad_(True)
 
 
 def _train_autoencoder(args: TrainArgs) -> None:
@@ -138,7 +138,7 @@ def _train_autoencoder(args: TrainArgs) -> None:
         if args.init_from is None:
             model = BlockAutoencoder(latent_channels=args.latent_channels).to(device)
         else:
-            model = _initial(args, BlockAutoencoder, "autoencoder").to(device)
+            model = _initial(args.init_from, BlockAutoencoder, "autoencoder").to(device)
         run_stage(AutoencoderStage(model, train, validation, **common), args.autoencoder, args.run, device)
         model.save_pretrained(folder)
     if "decoder" in args.stages:
@@ -157,7 +157,8 @@ def _train_world(
     if args.init_from is None:
         transformer, heads = _new_world(args, autoencoder, data)
     else:
-        transformer, heads = _initial(args, AstraTransformer, "transformer"), _initial(args, RewardHeads, "heads")
+        transformer = _initial(args.init_from, AstraTransformer, "transformer")
+        heads = _initial(args.init_from, RewardHeads, "heads")
     model = WorldModel(transformer, heads).to(args.device)
     stage = WorldStage(
         model,
