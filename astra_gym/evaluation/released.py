@@ -9,6 +9,7 @@ import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -100,10 +101,9 @@ def _bench(args: BenchArgs, folder: Path) -> str:
         sampler = inputs.sampler(transformer, guidance)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        _, peak = measure_memory(lambda sampler=sampler: inputs.velocity(sampler))
-        guided_seconds[guidance] = _median_seconds(
-            lambda sampler=sampler: inputs.velocity(sampler), args.passes, device
-        )
+        one_pass = partial(inputs.velocity, sampler)
+        _, peak = measure_memory(one_pass)
+        guided_seconds[guidance] = _median_seconds(one_pass, args.passes, device)
         rows.append((_name(guidance), _timing(args, guided_seconds[guidance])))
         if device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(device)
