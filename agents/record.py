@@ -67,10 +67,9 @@ class Film:
         return sum(step.reward for step in self.steps)
 
     def at(self, block: int) -> tuple[Step, float, bool]:
-        """The block, the return up to it, and whether the episode is over; a film that is over stands still."""
+        """The block, the return up to it, and whether the film was over before it: then it stands still."""
         steps = self.steps[: block + 1]
-        over = block >= len(self.steps) - 1 and (steps[-1].terminated or steps[-1].truncated)
-        return steps[-1], sum(step.reward for step in steps), over
+        return steps[-1], sum(step.reward for step in steps), block >= len(self.steps)
 
 
 def record(args: RecordArgs) -> list[Path]:

@@ -113,6 +113,24 @@ class TestLaneFollower:
             block, *_ = sim.step(driver.act(block))
         assert wheels_on_road(sim) == 4
 
+    def test_spin_is_caught(self, sim):
+        block, _ = sim.reset(seed=2005)
+        driver = LaneFollower()
+        for step in range(45):
+            block, *_ = sim.step(driver.act(block))
+            if step == 12:
+                sim.unwrapped.car.hull.angularVelocity = -7.0
+        assert abs(sim.unwrapped.car.hull.angularVelocity) < 3.0
+        assert wheels_on_road(sim) == 4
+
+    def test_keeps_straight_where_the_road_is(self, sim):
+        block, _ = sim.reset(seed=0)
+        driver, turning = LaneFollower(), []
+        for _ in range(10):
+            block, *_ = sim.step(driver.act(block))
+            turning.append(sim.unwrapped.car.hull.angularVelocity)
+        assert np.abs(turning).max() < 0.5
+
     def test_speed_is_a_skill(self, sim):
         slow, _ = drive(sim, LaneFollower(speed=20), 2003, blocks=40)
         fast, _ = drive(sim, LaneFollower(speed=60), 2003, blocks=40)

@@ -65,7 +65,7 @@ def test_a_film_that_is_over_stands_still():
     block = np.zeros((4, 8, 8, 3), np.uint8)
     film = Film("", [Step(block, None), Step(block, np.zeros(3), 1.0), Step(block, np.zeros(3), 2.0, terminated=True)])
     assert film.total == 3.0
-    assert [film.at(i)[1:] for i in range(4)] == [(0.0, False), (1.0, False), (3.0, True), (3.0, True)]
+    assert [film.at(i)[1:] for i in range(4)] == [(0.0, False), (1.0, False), (3.0, False), (3.0, True)]
 
 
 def test_panel_shows_frame_and_action():
