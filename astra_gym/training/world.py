@@ -35,21 +35,21 @@ class WorldModel(nn.Module):
 class WorldLossConfig:
     """What is sampled and how it is weighed."""
 
-    clip_frames: int = 16
+    clip_frames: int = 8
     """Latent frames a clip."""
-    batch_size: int = 8
+    batch_size: int = 16
     """Clips a step."""
-    good_share: float = 0.0
+    good_share: float = 0.5
     """Share of the clips drawn from those that go well (reward above the mean) rather than from all."""
     action_dropout: float = 0.1
     """Share of the targets (and half of it of the history) whose action is hidden, for action-free guidance."""
-    low_noise_share: float = 0.15
+    low_noise_share: float = 0.08
     """Share of the targets whose noise level is uniform; the others lie towards 1."""
     own_history_from: float = 0.5
     """Share of training after which part of the history is the model's own."""
     own_history_share: float = 0.5
     """Share of the steps that use own history from then on."""
-    own_history_frames: int = 8
+    own_history_frames: int = 5
     """Longest run of own frames before a target."""
     head_weight: float = 0.1
     balance_weight: float = 0.01
