@@ -179,6 +179,7 @@ class TestPlaying:
         player = make_player(seed=3)
         key(pygame.K_UP)
         until(player, lambda: player.blocks == 6 and not player._frames)
+        player.paused = True  # two simulators that draw at once in one process spoil each other's pictures
         settle(player)
         env = gym.make(SIMULATOR, disable_env_checker=True)
         truth = list(env.reset(seed=3)[0])
