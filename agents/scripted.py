@@ -66,7 +66,7 @@ class LaneFollower:
         headings = np.unwrap(np.arctan2(steps[:, 0], steps[:, 1]))
         self._course_heading = float(np.clip(headings[1], -1.5, 1.5))
 
-        look_ahead = 9.0 + 0.17 * max(self.motion[0], 0.0)
+        look_ahead = 12.0 + 0.2 * max(self.motion[0], 0.0)
         self._goal = course[np.argmin(np.abs(distances - look_ahead))]
         steer = self._steer_to(self._goal)
 
