@@ -75,7 +75,9 @@ class TrainArgs:
     """Weight of edges while only the decoder is trained; 0.25 before."""
     transformer: TransformerSize = field(default_factory=TransformerSize)
     world: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=6_000, lr=1e-3, muon_lr=0.02, warmup=100, decay_share=0.5, validate_every=250)
+        default_factory=lambda: LoopConfig(
+            steps=6_000, lr=1e-3, muon_lr=0.02, warmup=100, decay_share=0.5, validate_every=250
+        )
     )
     world_loss: WorldLossConfig = field(default_factory=WorldLossConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
