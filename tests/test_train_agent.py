@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tyro
 from stable_baselines3 import PPO
 
 from astra_gym.agents.policies import make_agent
@@ -71,6 +72,11 @@ def test_a_policy_is_not_overwritten(trained):
 def test_nothing_to_resume(tmp_path):
     with pytest.raises(FileNotFoundError, match="resume"):
         train_agent(tiny(SIMULATOR, tmp_path, resume=True))
+
+
+def test_command_line():
+    args = tyro.cli(TrainAgentArgs, args=[SIMULATOR, "--timesteps", "10", "--resume", "--entropy", "0"])
+    assert (args.env, args.timesteps, args.resume, args.entropy) == (SIMULATOR, 10, True, 0.0)
 
 
 def test_settings_are_checked(tmp_path):
