@@ -111,12 +111,12 @@ def test_clips_move_do_not_overlap_and_are_the_same_again(recorded):
 def test_ending_clips_end_with_the_episode(recorded):
     ended = dataclasses.replace(recorded[0], terminations=np.eye(24, dtype=bool)[-1])
     clips = heldout.ending_clips([ended, recorded[1]], context=4)
-    assert [clip.future for clip in clips] == [8, 16]
+    assert [clip.future for clip in clips] == [1, 2, 4, 8, 16]
     for clip in clips:
         np.testing.assert_array_equal(clip.future_blocks[-1], ended.blocks[-1])
     rows = heads.ending_rows(clips, DRIVE.rows)
-    assert rows.shape == (2, 16 + heads.NEAR, 4)
-    np.testing.assert_array_equal(rows[0, 7:], DRIVE.rows(ended.actions[-1])[None].repeat(11, 0))
+    assert rows.shape == (5, 16 + heads.NEAR, 4)
+    np.testing.assert_array_equal(rows[3, 7:], DRIVE.rows(ended.actions[-1])[None].repeat(11, 0))
 
 
 def test_termination_counts_hits_and_false_alarms(recorded):
@@ -127,6 +127,7 @@ def test_termination_counts_hits_and_false_alarms(recorded):
     going_on = Rollout(np.zeros(0), np.zeros(0), np.array([[False, True], [False, False]]))
     figures = heads.judge_termination(ending, clips, going_on)
     assert figures["precision"] == pytest.approx(1 / 3) and figures["recall"] == pytest.approx(1 / 3)
+    assert figures["recall_by_blocks_before_end"] == {"8": pytest.approx(1 / 3)}
 
 
 def test_driving_clips_are_on_the_road(recorded):

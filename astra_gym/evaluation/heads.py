@@ -35,10 +35,12 @@ def judge_reward(rollout: Rollout, clips: Sequence[Clip]) -> dict[str, Any]:
 
 
 def judge_termination(ending: Rollout, clips: Sequence[Clip], going_on: Rollout) -> dict[str, Any]:
-    """Precision and recall of the termination head over whole rollouts.
+    """Precision and recall of termination over whole rollouts, and recall by how long before the end they began.
 
-    A rollout whose true episode ends is a hit if its first termination lies within two blocks of the true one. An
-    earlier one, or any in a rollout whose true episode goes on, is a false alarm.
+    Begun one block before the end, the head alone is judged; begun earlier, also whether the world leads to that end,
+    which it cannot know where what ends the episode was not yet in view. A rollout whose true episode ends is a hit if
+    its first termination lies within two blocks of the true one. An earlier one, or any in a rollout whose true episode
+    goes on, is a false alarm.
 
     Args:
         ending: rollouts of ``clips`` for at least ``NEAR`` blocks beyond each clip's end.
@@ -46,16 +48,18 @@ def judge_termination(ending: Rollout, clips: Sequence[Clip], going_on: Rollout)
         going_on: rollouts whose true episodes go on.
     """
     hits = alarms = 0
+    found: dict[int, list[bool]] = {}
     for clip, terminated in zip(clips, ending.terminated, strict=True):
         predicted = np.flatnonzero(terminated[: clip.future + NEAR])
-        if len(predicted):
-            hit = predicted[0] >= clip.future - 1 - NEAR
-            hits, alarms = hits + int(hit), alarms + int(not hit)
+        hit = len(predicted) > 0 and bool(predicted[0] >= clip.future - 1 - NEAR)
+        hits, alarms = hits + int(hit), alarms + int(len(predicted) > 0 and not hit)
+        found.setdefault(clip.future, []).append(hit)
     false_alarms = int(going_on.terminated.any(1).sum())
     reported = hits + alarms + false_alarms
     return {
         "precision": hits / reported if reported else None,
         "recall": hits / len(clips) if len(clips) else None,
+        "recall_by_blocks_before_end": {str(future): float(np.mean(hit)) for future, hit in sorted(found.items())},
         "endings": len(clips),
         "hits": hits,
         "false_alarms": alarms + false_alarms,

@@ -85,7 +85,11 @@ def choose_clips(episodes: Sequence[Episode], count: int, context: int, future: 
     return [clip for kept in chosen for clip in kept]
 
 
-def ending_clips(episodes: Sequence[Episode], context: int, futures: tuple[int, ...] = (8, 16, 24)) -> list[Clip]:
+ENDINGS = (1, 2, 4, 8, 16)
+"""Blocks before its end at which an episode is left to the world."""
+
+
+def ending_clips(episodes: Sequence[Episode], context: int, futures: Sequence[int] = ENDINGS) -> list[Clip]:
     """Clips whose last future block ends the episode, for each length in ``futures`` that fits."""
     clips = []
     for episode in episodes:

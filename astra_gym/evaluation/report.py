@@ -118,15 +118,17 @@ def _facts(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
             )
         )
     if termination := figures.get("termination"):
-        precision = "–" if termination["precision"] is None else f"{termination['precision']:.2f}"
+        recalls = termination["recall_by_blocks_before_end"]
+        ahead = " / ".join(recalls)
         facts.append(
             (
-                f"termination, precision / recall ({termination['endings']} endings in {termination['rollouts']} "
-                "rollouts)",
-                f"{precision} / {termination['recall']:.2f}",
-                "1 / 1",
+                f"termination recognised, begun {ahead} blocks before the end",
+                " / ".join(f"{recall:.2f}" for recall in recalls.values()),
+                "1",
             )
         )
+        alarms = f"{termination['false_alarms']} of {termination['rollouts']}"
+        facts.append(("false terminations, rollouts", alarms, "0"))
     if control := figures.get("control"):
         dream, truth = control["dream"], control["simulator"]
         blocks = control["blocks_steered"]
@@ -178,7 +180,8 @@ def _drift_table(drift: dict[str, Any]) -> str:
 
 def _speed_table(speed: dict[str, Any]) -> str:
     environment, simulator, world = speed["environment"], speed["simulator"], speed["world"]
-    together = ", ".join(f"{count} worlds {rate:.0f}" for count, rate in world["frames_per_second_by_worlds"].items())
+    rates = world["frames_per_second_by_worlds"].items()
+    together = ", ".join(f"{rate:.0f} with {count}" for count, rate in rates)
     by_steps = world["block_milliseconds_by_steps"].items()
     steps = ", ".join(f"{time:.0f} with {count} denoising steps" for count, time in by_steps)
     keys = ("frames_per_second", "block_milliseconds_p50", "block_milliseconds_p95")
@@ -191,7 +194,7 @@ def _speed_table(speed: dict[str, Any]) -> str:
             _row("`AstraDrive-v0`", [f"{environment[key]:.0f}" for key in keys]),
             _row("`CarRacing-v3`, same blocks", [f"{simulator[key]:.0f}" for key in keys]),
             "",
-            f"The world without the environment: {together} frames/s. Milliseconds a block of one world: {steps}; the "
+            f"Frames/s by number of worlds, without the environment: {together}. Milliseconds a block: {steps}; the "
             f"decoder's share is {world['decode_milliseconds']:.1f}.",
         ]
     )
