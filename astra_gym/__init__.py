@@ -22,21 +22,18 @@ if (_root / "setup.cfg").exists() and str(_root) not in __path__:
 
 
 def _register() -> None:
-    gym.register(
-        id="AstraDrive-v0",
-        entry_point="astra_gym.envs.drive:AstraDriveEnv",
-        max_episode_steps=250,
-    )
-    for name in ("Camera", "Drone", "Manipulation"):
+    for name, steps, simulator in (
+        ("Drive", 250, "car_racing:DriveSim"),
+        ("Manipulation", 50, "push:PushSim"),
+        ("Drone", 150, "gates:DroneSim"),
+        ("Camera", 100, "room:CameraSim"),
+    ):
         gym.register(
             id=f"Astra{name}-v0",
             entry_point=f"astra_gym.envs.{name.lower()}:Astra{name}Env",
-            max_episode_steps=25,
+            max_episode_steps=steps,
         )
-    gym.register(
-        id="AstraSim/Drive-v0",
-        entry_point="astra_gym.simulators.car_racing:DriveSim",
-    )
+        gym.register(id=f"AstraSim/{name}-v0", entry_point=f"astra_gym.simulators.{simulator}")
 
 
 _register()

@@ -75,6 +75,47 @@ def _preset_pose(preset: int, frame: int, frames: int) -> np.ndarray:
     return pose
 
 
+def rotation_yxz(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """The rotation ``(3, 3)`` about z by ``roll``, then about x by ``pitch``, then about y by ``yaw``."""
+    (cy, cp, cr), (sy, sp, sr) = np.cos((yaw, pitch, roll)), np.sin((yaw, pitch, roll))
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return about_y @ about_x @ about_z
+
+
+def angles_yxz(rotation: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`rotation_yxz` while the pitch is within a quarter turn: ``(3,)`` of yaw, pitch, roll."""
+    yaw = np.arctan2(rotation[0, 2], rotation[2, 2])
+    roll = np.arctan2(rotation[1, 0], rotation[1, 1])
+    return np.array([yaw, np.arcsin(np.clip(-rotation[1, 2], -1, 1)), roll])
+
+
+def motion_poses(motions: np.ndarray) -> np.ndarray:
+    """Motions ``(..., 6)`` of a camera to its relative poses ``float64 (..., 4, 4)``.
+
+    A motion is right, up, forward in units of length and turn left, look up, roll in radians, along the camera's axes.
+    """
+    motions = np.asarray(motions, np.float64)
+    poses = np.broadcast_to(np.eye(4), (*motions.shape[:-1], 4, 4)).copy()
+    # x is right, y up, -z forward; turning left is positive about y, looking up negative in rotation_yxz's pitch.
+    poses[..., :3, 3] = motions[..., :3] * (1, 1, -1)
+    for place in np.ndindex(motions.shape[:-1]):
+        yaw, pitch, roll = motions[place][3:]
+        poses[place][:3, :3] = rotation_yxz(yaw, -pitch, roll)
+    return poses
+
+
+def pose_motions(poses: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`motion_poses`: ``(..., 4, 4)`` to ``(..., 6)``."""
+    poses = np.asarray(poses, np.float64)
+    motions = np.empty((*poses.shape[:-2], 6))
+    motions[..., :3] = poses[..., :3, 3] * (1, 1, -1)
+    for place in np.ndindex(poses.shape[:-2]):
+        motions[place][3:] = angles_yxz(poses[place][:3, :3]) * (1, -1, 1)
+    return motions
+
+
 def yaw_matrix(angle: float) -> np.ndarray:
     """Pose ``float64 (4, 4)`` of a turn about the y axis; positive turns left."""
     pose = np.eye(4)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from astra_gym.actions import Modality
-from astra_gym.camera import pose_rows, rows_to_poses
+from astra_gym.camera import angles_yxz, motion_poses, pose_motions, pose_rows, rotation_yxz, rows_to_poses
 
 SECONDS_PER_LATENT = 0.2
 
@@ -56,16 +56,10 @@ class ReleasedModality(Modality):
 
     def _poses(self, actions: np.ndarray) -> np.ndarray:
         """Actions ``(F, 6)`` to relative poses ``(F, 4, 4)``: x, y, z a second and turns about y, x, z a second."""
-        poses = np.tile(np.eye(4), (len(actions), 1, 1))
-        step = actions * SECONDS_PER_LATENT
-        # Camera: x is right, y up, -z forward; turning left is positive about y, looking up negative about x.
-        poses[:, :3, 3] = step[:, :3] * (1, 1, -1)
-        poses[:, :3, :3] = [rotation_yxz(yaw, -pitch, roll) for yaw, pitch, roll in step[:, 3:]]
-        return poses
+        return motion_poses(actions * SECONDS_PER_LATENT)
 
     def _motions(self, poses: np.ndarray) -> np.ndarray:
-        angles = np.array([angles_yxz(pose[:3, :3]) for pose in poses]) * (1, -1, 1)
-        return np.concatenate([poses[:, :3, 3] * (1, 1, -1), angles], -1) / SECONDS_PER_LATENT
+        return pose_motions(poses) / SECONDS_PER_LATENT
 
 
 class DroneModality(ReleasedModality):
@@ -129,22 +123,6 @@ class StreetModality(ReleasedModality):
         dx, dy = np.diff(places[:, 0]), np.diff(places[:, 1])
         speed = dx * np.cos(middle) + dy * np.sin(middle)
         return np.stack([speed, turn], -1) / SECONDS_PER_LATENT
-
-
-def rotation_yxz(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """The rotation ``(3, 3)`` about z by ``roll``, then about x by ``pitch``, then about y by ``yaw``."""
-    (cy, cp, cr), (sy, sp, sr) = np.cos((yaw, pitch, roll)), np.sin((yaw, pitch, roll))
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
-    about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-    return about_y @ about_x @ about_z
-
-
-def angles_yxz(rotation: np.ndarray) -> np.ndarray:
-    """The inverse of :func:`rotation_yxz` while the pitch is within a quarter turn: ``(3,)`` of yaw, pitch, roll."""
-    yaw = np.arctan2(rotation[0, 2], rotation[2, 2])
-    roll = np.arctan2(rotation[1, 0], rotation[1, 1])
-    return np.array([yaw, np.arcsin(np.clip(-rotation[1, 2], -1, 1)), roll])
 
 
 CAMERA = ReleasedModality(

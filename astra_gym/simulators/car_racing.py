@@ -89,18 +89,30 @@ class DriverSkill:
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> DriverSkill:
-        """Draw a driver: mostly sane, of varied speed and care, some wild, a few that leave the field."""
-        kind = rng.choice(4, p=[0.5, 0.3, 0.13, 0.07])
+        """Draw a driver: most follow the track smoothly; some hurry, use keys, try stunts, go wild or leave the field."""
+        kind = str(rng.choice(list(_KINDS), p=[share for share, _, _ in _KINDS.values()]))
+        _, top_speed, noise = _KINDS[kind]
         return cls(
-            speed=float(rng.uniform(20, 75)),
+            speed=float(rng.uniform(15, top_speed)),
             look_ahead=float(rng.uniform(3, 7)),
-            caution=float(rng.uniform(0.5, 1.3)),
-            noise=float(rng.uniform(0.0, 0.25)) if kind < 2 else float(rng.uniform(0.2, 0.6)),
-            offset=float(rng.uniform(0.0, 0.8)) if kind < 2 else float(rng.uniform(0.5, 2.0)),
-            keys=bool(rng.random() < 0.35),
-            stunts=[0.0, 0.04, 0.08, 0.0][kind],
-            runaway=bool(kind == 3),
+            caution=float(rng.uniform(0.7, 1.5)),
+            noise=float(rng.uniform(0, noise)),
+            offset=float(rng.uniform(0.5, 2.0) if kind == "wild" else rng.uniform(0, 0.7)),
+            keys=kind == "keys",
+            stunts={"stunts": 0.04, "wild": 0.08}.get(kind, 0.0),
+            runaway=kind == "runaway",
         )
+
+
+_KINDS = {
+    "smooth": (0.55, 50, 0.15),
+    "brisk": (0.20, 75, 0.15),
+    "keys": (0.05, 50, 0.10),
+    "stunts": (0.12, 55, 0.15),
+    "wild": (0.04, 75, 0.50),
+    "runaway": (0.04, 60, 0.15),
+}
+"""Share of the drivers that :meth:`DriverSkill.sample` draws, their highest speed and their most noise."""
 
 
 class Driver:
