@@ -1,0 +1,69 @@
+"""Small clean pictures of a MuJoCo scene, and the geometry of the cameras that take them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    os.environ.setdefault("MUJOCO_GL", "egl")  # without a screen; only read when mujoco is first imported
+
+try:
+    import mujoco
+except ImportError as error:
+    raise ImportError('this simulator needs MuJoCo: pip install "astra-gym[sims]"') from error
+
+if TYPE_CHECKING:
+    from mujoco import MjData, MjModel, MjvCamera
+
+
+class MujocoView:
+    """Renders square frames: drawn larger and averaged down, without shadows and reflections.
+
+    Args:
+        model: the scene; its rendering quality is set here. What is changed in it later is seen.
+        size: side of a frame in pixels.
+        oversample: how many times larger it is drawn, on each side.
+    """
+
+    def __init__(self, model: MjModel, size: int = 64, oversample: int = 2):
+        self.size, self.oversample = size, oversample
+        side = size * oversample
+        model.vis.quality.offsamples = 0
+        model.vis.quality.shadowsize = 0
+        model.vis.global_.offwidth = max(model.vis.global_.offwidth, side)
+        model.vis.global_.offheight = max(model.vis.global_.offheight, side)
+        self.option = mujoco.MjvOption()
+        """What is drawn; change it to hide groups of geoms or sites."""
+        self._renderer = mujoco.Renderer(model, side, side)
+        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            self._renderer.scene.flags[flag] = False
+
+    def frame(self, data: MjData, camera: str | int | MjvCamera) -> np.ndarray:
+        """What ``camera`` (its name, its number, or a free one) sees, ``uint8 (size, size, 3)``."""
+        self._renderer.update_scene(data, camera, self.option)
+        picture = self._renderer.render()
+        blocks = picture.reshape(self.size, self.oversample, self.size, self.oversample, 3).astype(np.uint16)
+        area = self.oversample**2
+        return ((blocks.sum((1, 3), dtype=np.uint16) + area // 2) // area).astype(np.uint8)
+
+    def close(self) -> None:
+        """Free the graphics memory; the view is of no use afterwards."""
+        self._renderer.close()
+
+
+def intrinsics(model: MjModel, camera: str, size: int) -> np.ndarray:
+    """Pinhole matrix ``float64 (3, 3)`` of a frame of ``size`` pixels a side; pixel centres are at half-integers."""
+    focal = size / 2 / np.tan(np.deg2rad(model.camera(camera).fovy[0]) / 2)
+    return np.array([[focal, 0.0, size / 2], [0.0, focal, size / 2], [0.0, 0.0, 1.0]])
+
+
+def extrinsics(data: MjData, camera: str) -> np.ndarray:
+    """Pose ``float64 (4, 4)``, camera to world, of a camera that looks along -z with x to the right and y up."""
+    pose = np.eye(4)
+    pose[:3, :3] = data.camera(camera).xmat.reshape(3, 3)
+    pose[:3, 3] = data.camera(camera).xpos
+    return pose
