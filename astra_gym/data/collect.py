@@ -22,6 +22,7 @@ PolicyFactory = Callable[[gym.Env, int], Policy]
 POLICIES: dict[str, str] = {
     "random": "astra_gym.data.collect:random_policy",
     "mixed-driver": "astra_gym.simulators.car_racing:mixed_driver",
+    "mixed-pilot": "astra_gym.simulators.room:mixed_pilot",
 }
 """Short names of policy factories; any other is given as ``package.module:function``."""
 
@@ -138,7 +139,7 @@ def collect(args: CollectArgs) -> Path:
         FileExistsError: if the folder already holds a finished dataset.
         ValueError: if the environment or the policy cannot be made, or an interrupted collection had other settings.
     """
-    output = Path(args.output)
+    output = Path(args.output).absolute()
     if (output / "metadata.json").exists():
         raise FileExistsError(f"output: {output} already holds a dataset; delete it or name another folder")
     load_policy(args.policy)
