@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
+import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,9 +29,10 @@ class MujocoView:
         model: the scene; its rendering quality is set here. What is changed in it later is seen.
         size: side of a frame in pixels.
         oversample: how many times larger it is drawn, on each side.
+        fog: whether the distance fades into the model's fog colour, which then is the sky's as well.
     """
 
-    def __init__(self, model: MjModel, size: int = 64, oversample: int = 2):
+    def __init__(self, model: MjModel, size: int = 64, oversample: int = 2, fog: bool = False):
         self.size, self.oversample = size, oversample
         side = size * oversample
         model.vis.quality.offsamples = 0
@@ -39,8 +42,13 @@ class MujocoView:
         self.option = mujoco.MjvOption()
         """What is drawn; change it to hide groups of geoms or sites."""
         self._renderer = mujoco.Renderer(model, side, side)
+        _open_views.add(self)
+        # Registered anew, so that it runs before what MuJoCo registers when it first draws: giving the display back.
+        atexit.unregister(_close_views)
+        atexit.register(_close_views)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = False
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_FOG] = fog
 
     def frame(self, data: MjData, camera: str | int | MjvCamera) -> np.ndarray:
         """What ``camera`` (its name, its number, or a free one) sees, ``uint8 (size, size, 3)``."""
@@ -53,6 +61,15 @@ class MujocoView:
     def close(self) -> None:
         """Free the graphics memory; the view is of no use afterwards."""
         self._renderer.close()
+
+
+_open_views: weakref.WeakSet[MujocoView] = weakref.WeakSet()
+
+
+def _close_views() -> None:
+    """Close those left open, which would otherwise complain at exit."""
+    for view in list(_open_views):
+        view.close()
 
 
 def intrinsics(model: MjModel, camera: str, size: int) -> np.ndarray:
