@@ -98,11 +98,11 @@ def motion_poses(motions: np.ndarray) -> np.ndarray:
     """
     motions = np.asarray(motions, np.float64)
     poses = np.broadcast_to(np.eye(4), (*motions.shape[:-1], 4, 4)).copy()
-    # x is right, y up, -z forward; turning left is positive about y, looking up negative in rotation_yxz's pitch.
+    # x is right, y up, -z forward; turning left is positive about y, looking up about x.
     poses[..., :3, 3] = motions[..., :3] * (1, 1, -1)
     for place in np.ndindex(motions.shape[:-1]):
         yaw, pitch, roll = motions[place][3:]
-        poses[place][:3, :3] = rotation_yxz(yaw, -pitch, roll)
+        poses[place][:3, :3] = rotation_yxz(yaw, pitch, roll)
     return poses
 
 
@@ -112,7 +112,7 @@ def pose_motions(poses: np.ndarray) -> np.ndarray:
     motions = np.empty((*poses.shape[:-2], 6))
     motions[..., :3] = poses[..., :3, 3] * (1, 1, -1)
     for place in np.ndindex(poses.shape[:-2]):
-        motions[place][3:] = angles_yxz(poses[place][:3, :3]) * (1, -1, 1)
+        motions[place][3:] = angles_yxz(poses[place][:3, :3])
     return motions
 
 

@@ -14,6 +14,8 @@ from astra_gym.actions import Modality
 from astra_gym.camera import angles_yxz, motion_poses, pose_motions, pose_rows, rotation_yxz, rows_to_poses
 
 SECONDS_PER_LATENT = 0.2
+_RELEASED_SIGNS = (1, 1, 1, 1, -1, 1)
+"""The released model's poses look up by a negative turn about x, as its overlay of held keys shows."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,10 @@ class ReleasedModality(Modality):
 
     def _poses(self, actions: np.ndarray) -> np.ndarray:
         """Actions ``(F, 6)`` to relative poses ``(F, 4, 4)``: x, y, z a second and turns about y, x, z a second."""
-        return motion_poses(actions * SECONDS_PER_LATENT)
+        return motion_poses(actions * _RELEASED_SIGNS * SECONDS_PER_LATENT)
 
     def _motions(self, poses: np.ndarray) -> np.ndarray:
-        return pose_motions(poses) / SECONDS_PER_LATENT
+        return pose_motions(poses) * _RELEASED_SIGNS / SECONDS_PER_LATENT
 
 
 class DroneModality(ReleasedModality):
