@@ -26,8 +26,6 @@ class WorldConfig:
 
     frames_per_block: int = 4
     frame_size: int = 64
-    fps: int = 50
-    """Frames a second of the simulator that the world imitates."""
     num_inference_steps: int = 2
     """Euler steps a block by default."""
     guidance_scale: float = 1.0

@@ -64,7 +64,15 @@ class Dynamics:
     def __init__(self, transformer: AstraTransformer, config: FlowConfig):
         self.transformer, self.config = transformer, config
 
-    def _forward(self, memory: HistoryMemory, noisy: Tensor, level: float, actions: RoutedActions, previous: Tensor):
+    def _forward(
+        self,
+        memory: HistoryMemory,
+        noisy: Tensor,
+        level: float,
+        actions: RoutedActions,
+        previous: Tensor,
+        prompt: Tensor | None = None,
+    ):
         levels = torch.full((len(noisy), 1), level, device=noisy.device)
         dtype = self.transformer.dtype
         output = self.transformer(
@@ -75,6 +83,7 @@ class Dynamics:
             previous=previous[:, None].to(dtype),
             mask=memory.mask(),
             caches=memory.layers(),
+            prompt=prompt,
         )
         return output, predict_clean(output.sample, noisy[:, None], levels, previous[:, None])[:, 0]
 
@@ -87,6 +96,7 @@ class Dynamics:
         steps: int,
         guidance_scale: float = 1.0,
         no_actions: RoutedActions | None = None,
+        prompt: Tensor | None = None,
     ) -> Tensor:
         """The next latent frame ``(B, C, h, w)`` from ``noise`` of that shape; history is not changed.
 
@@ -96,15 +106,21 @@ class Dynamics:
         x = noise
         levels = schedule(steps, self.config.shift)
         for level, following in zip(levels, levels[1:], strict=False):
-            clean = self._forward(memory, x, level, actions, previous)[1]
+            clean = self._forward(memory, x, level, actions, previous, prompt)[1]
             if no_actions is not None:
-                free = self._forward(memory, x, level, no_actions, previous)[1]
+                free = self._forward(memory, x, level, no_actions, previous, prompt)[1]
                 clean = free + guidance_scale * (clean - free)
             x = clean if following == 0 else x + (following - level) * (x - clean) / level
         return x
 
     def commit(
-        self, memory: HistoryMemory, latents: Tensor, actions: RoutedActions, previous: Tensor, noise: Tensor
+        self,
+        memory: HistoryMemory,
+        latents: Tensor,
+        actions: RoutedActions,
+        previous: Tensor,
+        noise: Tensor,
+        prompt: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Add a latent frame to history at the small noise level of inference.
 
@@ -113,6 +129,6 @@ class Dynamics:
         """
         level = self.config.history_noise
         noisy = (1 - level) * latents + level * noise
-        output, _ = self._forward(memory, noisy, level, actions, previous)
+        output, _ = self._forward(memory, noisy, level, actions, previous, prompt)
         memory.commit()
         return noisy, output.features[:, 0]

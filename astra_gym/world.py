@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from astra_gym.bundles import Bundle, Start
@@ -39,7 +40,7 @@ class World:
     Args:
         bundle: the trained world.
         num_worlds: B.
-        modality: the scenario, one of the model's modalities.
+        modality: the scenario, one of the model's modalities; or a sequence of B of them, one for each world.
         num_inference_steps: Euler steps a block, None for the bundle's default.
         guidance_scale: action-free guidance, 1 for none, None for the bundle's default.
     """
@@ -48,7 +49,7 @@ class World:
         self,
         bundle: Bundle,
         num_worlds: int = 1,
-        modality: str = "drive",
+        modality: str | Sequence[str] = "drive",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
     ):
@@ -60,7 +61,10 @@ class World:
                 raise ValueError(f"{name}: got {number}, allowed are whole numbers from 1")
         if not self.guidance_scale >= 0:
             raise ValueError(f"guidance_scale: got {self.guidance_scale}, allowed are numbers from 0")
-        self.bundle, self.num_worlds, self.modality = bundle, num_worlds, modality
+        self.modalities = [modality] * num_worlds if isinstance(modality, str) else list(modality)
+        if len(self.modalities) != num_worlds:
+            raise ValueError(f"modality: got {len(self.modalities)} names for {num_worlds} worlds")
+        self.bundle, self.num_worlds = bundle, num_worlds
         self.device, self.dtype = bundle.transformer.device, bundle.transformer.dtype
         self.dynamics = Dynamics(bundle.transformer, config.flow)
         self.memory = HistoryMemory(bundle.transformer, num_worlds, self.dtype)
@@ -69,13 +73,14 @@ class World:
         self._previous = torch.zeros(num_worlds, *self._latent_shape, device=self.device)
         self._generators = [torch.Generator() for _ in range(num_worlds)]
         self._begun = [False] * num_worlds
+        self._prompts = bundle.transformer.prompt(self.modalities)
 
     @torch.inference_mode()
     def reset(self, starts: Sequence[Start], seeds: Sequence[int], worlds: Sequence[int] | None = None) -> np.ndarray:
         """Begin episodes in all worlds, or in some.
 
         Args:
-            starts: one for each world that is reset, all of the same length.
+            starts: one for each world that is reset, all of the same length; of its scenario.
             seeds: of each one's random numbers.
             worlds: which worlds; None for all.
 
@@ -88,12 +93,14 @@ class World:
         for world, seed in zip(chosen, seeds, strict=True):
             self._generators[world].manual_seed(int(seed))
         latents = torch.stack([start.latents for start in starts]).to(self.device)
-        actions = self._route(torch.stack([start.rows for start in starts]))
+        actions = self._route(_stack_rows([start.rows for start in starts]), chosen)
+        prompt = None if self._prompts is None else self._prompts[chosen]
         memory = HistoryMemory(self.bundle.transformer, len(chosen), self.dtype)
         previous = torch.zeros(len(chosen), *self._latent_shape, device=self.device)
         for t in range(latents.shape[1]):
             action = RoutedActions(*(tensor[:, t] for tensor in actions))
-            previous, _ = self.dynamics.commit(memory, latents[:, t], action, previous, self._noise(chosen))
+            noise = self._noise(chosen)
+            previous, _ = self.dynamics.commit(memory, latents[:, t], action, previous, noise, prompt)
         self.memory.put(chosen, memory)
         self._previous[chosen] = previous
         for world in chosen:
@@ -105,7 +112,8 @@ class World:
         """Generate the next block of every world.
 
         Args:
-            rows: float32 (B, row_dim), see :meth:`astra_gym.actions.Modality.rows`.
+            rows: float32 (B, row_dim), see :meth:`astra_gym.actions.Modality.rows`; in a mixed batch, shorter rows are
+                padded with zeros at the end.
 
         Raises:
             RuntimeError: if a world has not been reset.
@@ -115,8 +123,8 @@ class World:
         everyone = range(self.num_worlds)
         action_rows = torch.as_tensor(rows)
         # The one line that routes an action: projector of its modality, router, weights of the experts.
-        actions = self._route(action_rows)
-        free = self._route(torch.zeros_like(action_rows)) if self.guidance_scale != 1.0 else None
+        actions = self._route(action_rows, everyone)
+        free = self._route(torch.zeros_like(action_rows), everyone) if self.guidance_scale != 1.0 else None
         latents = self.dynamics.generate(
             self.memory,
             actions,
@@ -125,14 +133,17 @@ class World:
             self.num_inference_steps,
             self.guidance_scale,
             free,
+            self._prompts,
         )
         self._previous, features = self.dynamics.commit(
-            self.memory, latents, actions, self._previous, self._noise(everyone)
+            self.memory, latents, actions, self._previous, self._noise(everyone), self._prompts
         )
-        standard, ending = self.bundle.heads(features, actions.code)
-        reward = self.bundle.heads.reward_units(standard).float()
-        terminated = ending > 0
-        ending_reward = self.bundle.config.termination_rewards.get(self.modality, 0.0)
+        standard, ending = self.bundle.heads(features, actions.code, self.modalities)
+        reward = self.bundle.heads.reward_units(standard, self.modalities)
+        ending_rewards = self.bundle.config.termination_rewards
+        can_end = torch.tensor([name in ending_rewards for name in self.modalities], device=self.device)
+        ending_reward = torch.tensor([ending_rewards.get(name, 0.0) for name in self.modalities], device=self.device)
+        terminated = (ending > 0) & can_end
         return WorldStep(
             frames=self.decode(latents),
             latents=latents.float(),
@@ -175,9 +186,16 @@ class World:
             generator.set_state(saved)
         self._begun = list(state["begun"])
 
-    def _route(self, rows: Tensor) -> RoutedActions:
-        return self.bundle.transformer.action_encoder(rows.to(self.device, self.dtype), self.modality)
+    def _route(self, rows: Tensor, worlds: Sequence[int]) -> RoutedActions:
+        names = [self.modalities[world] for world in worlds]
+        return self.bundle.transformer.action_encoder(rows.to(self.device, self.dtype), names)
 
     def _noise(self, worlds: Sequence[int]) -> Tensor:
         noise = [torch.randn(self._latent_shape, generator=self._generators[world]) for world in worlds]
         return torch.stack(noise).to(self.device)
+
+
+def _stack_rows(rows: list[Tensor]) -> Tensor:
+    """Rows ``(T, row_dim)`` of several worlds as one tensor, shorter ones padded with zeros at the end."""
+    width = max(r.shape[-1] for r in rows)
+    return torch.stack([F.pad(r, (0, width - r.shape[-1])) for r in rows])

@@ -94,7 +94,7 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         self.info_routing = info_routing
 
         config = bundle.config
-        self.fps: int = config.fps
+        self.fps: int = self.modality.fps
         """Frames of video a second."""
         per_second = self.fps if render_mode in (None, "human") else round(self.fps / config.frames_per_block)
         self.metadata = type(self).metadata | {"render_fps": per_second}

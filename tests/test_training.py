@@ -29,7 +29,7 @@ TINY = shlex.split("""
 
 
 def command(episodes: Path, run: Path) -> list[str]:
-    folders = ["--data", str(episodes), "--run", str(run), "--output", str(run / "bundle")]
+    folders = ["--data", str(episodes.parent), "--scenarios", "drive", "--run", str(run), "--output", str(run / "bundle")]
     return [sys.executable, "scripts/train_world.py", *folders, *TINY]
 
 
@@ -79,10 +79,10 @@ def test_training_goes_on_from_a_bundle(episodes, trained, tmp_path):
 def test_bad_arguments_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"stages: got \['dance'\]"):
         train(TrainArgs(stages=("dance",)))
-    with pytest.raises(ValueError, match="modality: got 'boat'"):
-        train(TrainArgs(modality="boat"))
+    with pytest.raises(ValueError, match=r"scenarios: got \['boat'\]"):
+        train(TrainArgs(scenarios=("boat",)))
     with pytest.raises(FileNotFoundError, match="run the stage 'autoencoder' first"):
-        train(TrainArgs(stages=("world",), run=tmp_path))
+        train(TrainArgs(stages=("world",), scenarios=("drive",), run=tmp_path))
 
 
 def test_learning_rate_warms_up_and_decays_to_zero():

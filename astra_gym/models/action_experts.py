@@ -6,6 +6,8 @@ code and routing into the vector that the block's tokens receive.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -48,6 +50,7 @@ class ActionEncoder(nn.Module):
         super().__init__()
         if routing not in ("learned", "fixed"):
             raise ValueError(f"routing: got {routing!r}, allowed are 'learned' and 'fixed'")
+        self.row_dims = dict(modalities)
         self.fixed = {name: i for i, name in enumerate(modalities)} if routing == "fixed" else None
         self.top_k, self.num_experts = top_k, num_experts
         self.projectors = nn.ModuleDict(
@@ -60,19 +63,35 @@ class ActionEncoder(nn.Module):
         )
         self.router = nn.Linear(code_dim, num_experts)
 
-    def forward(self, rows: Tensor, modality: str) -> RoutedActions:
-        """Route rows ``(..., row_dim)`` of one modality."""
-        if modality not in self.projectors:
-            raise ValueError(f"modality: got {modality!r}, this model knows {list(self.projectors)}")
-        code = self.projectors[modality](rows)
+    def forward(self, rows: Tensor, modality: str | Sequence[str]) -> RoutedActions:
+        """Project and route rows ``(..., row_dim)`` of one modality.
+
+        With a sequence of names, one for each ``rows[i]``, modalities may be mixed; shorter rows are padded at the end.
+        """
+        names = [modality] if isinstance(modality, str) else modality
+        if unknown := [name for name in names if name not in self.projectors]:
+            raise ValueError(f"modality: got {unknown[0]!r}, this model knows {list(self.projectors)}")
+        if len(set(names)) == 1:
+            code = self.projectors[names[0]](rows[..., : self.row_dims[names[0]]])
+        else:
+            code = self._project_mixed(rows, names)
         if self.fixed is not None:
-            index = torch.full(code.shape[:-1], self.fixed[modality], device=code.device)
-            weights = F.one_hot(index, self.num_experts).to(code.dtype)
+            expert = torch.tensor([self.fixed[name] for name in names], device=code.device)
+            expert = expert.reshape(-1, *[1] * (code.ndim - 2)).expand(code.shape[:-1])
+            weights = F.one_hot(expert, self.num_experts).to(code.dtype)
             return RoutedActions(code, weights, weights)
         probabilities = self.router(code).float().softmax(-1)
         top, index = probabilities.topk(self.top_k, -1)
         weights = torch.zeros_like(probabilities).scatter(-1, index, top / top.sum(-1, keepdim=True))
         return RoutedActions(code, weights.to(code.dtype), probabilities)
+
+    def _project_mixed(self, rows: Tensor, names: Sequence[str]) -> Tensor:
+        places: dict[str, list[int]] = {}
+        for i, name in enumerate(names):
+            places.setdefault(name, []).append(i)
+        codes = [self.projectors[name](rows[index, ..., : self.row_dims[name]]) for name, index in places.items()]
+        order = torch.tensor([i for index in places.values() for i in index], device=rows.device)
+        return torch.cat(codes)[order.argsort()]
 
 
 class ActionExperts(nn.Module):
@@ -93,3 +112,10 @@ def load_balancing_loss(actions: RoutedActions) -> Tensor:
     """Switch Transformer's auxiliary loss (arXiv 2101.03961, eq. 4); 1 when all experts are used alike."""
     weights, probabilities = actions.weights.flatten(0, -2).float(), actions.probabilities.flatten(0, -2)
     return weights.shape[-1] * (weights.mean(0) * probabilities.mean(0)).sum()
+
+
+def specialisation_loss(actions: RoutedActions) -> Tensor:
+    """Mean entropy of the router's choice, in units of that of no choice at all: 0 when it is always sure, at most 1."""
+    probabilities = actions.probabilities
+    entropy = -(probabilities * probabilities.clamp(min=1e-9).log()).sum(-1).mean()
+    return entropy / math.log(probabilities.shape[-1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -15,7 +17,8 @@ class RewardHeads(ModelMixin, ConfigMixin):
         feature_dim: width of the transformer's features.
         action_dim: width of the action code.
         hidden_dim: width of the hidden layer.
-        reward_mean, reward_std: of the training data's rewards a block; the network predicts in these units.
+        rewards: for each scenario, mean and standard deviation of the training data's rewards a block; the network
+            predicts in these units.
     """
 
     @register_to_config
@@ -24,21 +27,40 @@ class RewardHeads(ModelMixin, ConfigMixin):
         feature_dim: int,
         action_dim: int,
         hidden_dim: int = 256,
-        reward_mean: float = 0.0,
-        reward_std: float = 1.0,
+        rewards: dict[str, tuple[float, float]] | None = None,
     ):
         super().__init__()
+        if not rewards:
+            raise ValueError("rewards: name at least one scenario, as {name: (mean, standard deviation)}")
+        self.scenarios = {name: i for i, name in enumerate(rewards)}
         self.network = nn.Sequential(
             nn.Linear(feature_dim + action_dim, hidden_dim), nn.SiLU(), nn.Linear(hidden_dim, hidden_dim), nn.SiLU()
         )
-        self.reward = nn.Linear(hidden_dim, 1)
-        self.termination = nn.Linear(hidden_dim, 1)
+        self.reward = nn.Linear(hidden_dim, len(rewards))
+        self.termination = nn.Linear(hidden_dim, len(rewards))
 
-    def forward(self, features: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
-        """Features ``(..., feature_dim)`` and action codes to reward in standard units and termination logit."""
+    def forward(self, features: Tensor, code: Tensor, scenarios: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Reward in the scenario's standard units, and termination logit.
+
+        Args:
+            features: ``(B, ..., feature_dim)``.
+            code: of the actions, ``(B, ..., action_dim)``.
+            scenarios: of each of the B.
+        """
         hidden = self.network(torch.cat([features, code], -1))
-        return self.reward(hidden).squeeze(-1), self.termination(hidden).squeeze(-1)
+        index = self._index(scenarios, hidden).reshape(-1, *[1] * (hidden.ndim - 1)).expand(*hidden.shape[:-1], 1)
+        return self.reward(hidden).gather(-1, index).squeeze(-1), self.termination(hidden).gather(-1, index).squeeze(-1)
 
-    def reward_units(self, standard: Tensor) -> Tensor:
-        """Predicted standard units to the environment's reward."""
-        return standard * self.config.reward_std + self.config.reward_mean
+    def reward_scale(self, scenarios: Sequence[str], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scenarios' rewards, each ``(B, 1, ...)`` with the dimensions of ``like``."""
+        scale = torch.tensor([self.config.rewards[name] for name in scenarios], device=like.device)
+        mean, std = scale.reshape(len(scale), 2, *[1] * (like.ndim - 1)).unbind(1)
+        return mean, std
+
+    def reward_units(self, standard: Tensor, scenarios: Sequence[str]) -> Tensor:
+        """Predicted standard units ``(B, ...)`` to the environments' rewards."""
+        mean, std = self.reward_scale(scenarios, standard)
+        return standard.float() * std + mean
+
+    def _index(self, scenarios: Sequence[str], like: Tensor) -> Tensor:
+        return torch.tensor([self.scenarios[name] for name in scenarios], device=like.device)

@@ -10,7 +10,7 @@ Read it from the top: attention → feed-forward → block → model. Two attent
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -200,10 +200,12 @@ class TimeEmbedding(nn.Module):
         self.linear_2 = nn.Linear(dim, dim)
         self.projection = nn.Linear(dim, 6 * dim)
 
-    def forward(self, noise_level: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, noise_level: Tensor, dtype: torch.dtype | None = None, prompt: Tensor | float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """Levels ``(...)`` in [0, 1] to the embedding ``(..., dim)`` and the blocks' modulation ``(..., 6, dim)``.
 
-        Computed in ``dtype``, by default that of the weights.
+        Computed in ``dtype``, by default that of the weights. ``prompt`` is added to the embedding.
         """
         dtype = dtype or self.linear_1.weight.dtype
         half = self.freq_dim // 2
@@ -211,7 +213,7 @@ class TimeEmbedding(nn.Module):
         angles = 1000.0 * noise_level.double()[..., None] * torch.exp(-math.log(10_000.0) * exponent)
         sinusoid = torch.cat([angles.cos(), angles.sin()], -1).to(dtype)
         hidden = F.silu(_linear_in(dtype, self.linear_1, sinusoid))
-        embedding = _linear_in(dtype, self.linear_2, hidden)
+        embedding = _linear_in(dtype, self.linear_2, hidden) + prompt
         return embedding, _linear_in(dtype, self.projection, F.silu(embedding)).unflatten(-1, (6, -1))
 
 
@@ -256,6 +258,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         condition_on_previous: give each frame's tokens the latent before it as further channels (causal).
         local_mixing: depthwise 3x3 convolution over each frame's tokens in the feed-forward (causal).
         modalities: row length of each modality's actions.
+        scenario_prompt: learn a vector for each modality that tells the model which world it is in (causal).
         action_dim: width of the shared action space.
         action_hidden_dim: hidden width of the modality projectors, None for a single linear layer.
         num_experts, top_k, routing: the mixture of action experts; routing is "learned" or "fixed".
@@ -283,6 +286,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         condition_on_previous: bool = True,
         local_mixing: bool = True,
         modalities: dict[str, int] | None = None,
+        scenario_prompt: bool = False,
         action_dim: int = 25,
         action_hidden_dim: int | None = 128,
         num_experts: int = 4,
@@ -309,6 +313,9 @@ class AstraTransformer(ModelMixin, ConfigMixin):
                 nn.Linear(text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
             )
         self.time_embedding = TimeEmbedding(freq_dim, dim)
+        if scenario_prompt:
+            self.scenario_embedding = nn.Embedding(len(modalities), dim)
+            nn.init.zeros_(self.scenario_embedding.weight)
         self.action_encoder = ActionEncoder(modalities, action_dim, action_hidden_dim, num_experts, top_k, routing)
         self.blocks = nn.ModuleList(  # type: ignore[assignment]
             AstraBlock(
@@ -361,6 +368,20 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         x = patches.unflatten(2, grid).unflatten(-1, (-1, p, p))  # B F h w C p p
         return x.permute(0, 1, 4, 2, 5, 3, 6).flatten(-2).flatten(-3, -2)
 
+    def prompt(self, scenarios: Sequence[str | None]) -> Tensor | None:
+        """The scenario prompt ``(B, 1, dim)`` of B worlds; None for a world that is not told where it is.
+
+        Returns None if the model takes no prompt.
+        """
+        if not self.config.scenario_prompt:
+            return None
+        names = list(self.config.modalities)
+        if unknown := [name for name in scenarios if name is not None and name not in names]:
+            raise ValueError(f"scenarios: got {unknown[0]!r}, this model knows {names}")
+        told = torch.tensor([name is not None for name in scenarios], device=self.device)
+        index = torch.tensor([0 if name is None else names.index(name) for name in scenarios], device=self.device)
+        return (self.scenario_embedding(index) * told[:, None]).unsqueeze(1)
+
     @apply_forward_hook
     def embed_text(self, embeddings: Tensor) -> list[KeysValues]:
         """What the blocks attend to in a text, from its embeddings ``(B, M, text_dim)``. Needed once an episode."""
@@ -394,6 +415,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         caches: list[LayerCache] | None = None,
         context: list[KeysValues] | None = None,
         history: PackedHistory | None = None,
+        prompt: Tensor | None = None,
     ) -> TransformerOutput:
         """Predict.
 
@@ -408,6 +430,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
             caches: for each layer the keys and values of history (causal).
             context: of :meth:`embed_text`, for cross-attention.
             history: of :meth:`pack` (packed).
+            prompt: of :meth:`prompt` (causal).
         """
         if history is not None:
             return self._forward_packed(latents, noise_level, actions, context, history)
@@ -419,7 +442,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         tokens = self.patch_embedding(inputs)
         summary = self.summary_embedding(latents.flatten(2)).unsqueeze(2)
         x = torch.cat([tokens, summary], 2)
-        embedding, modulation = self.time_embedding(noise_level)
+        embedding, modulation = self.time_embedding(noise_level, prompt=0.0 if prompt is None else prompt)
         rotary = Rotary.from_positions(self.positions(times).flatten(1, 2), self.config.attention_head_dim)
         for i, block in enumerate(self.blocks):
             adapter = block.experts(actions).unsqueeze(2)

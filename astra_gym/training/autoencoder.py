@@ -19,7 +19,7 @@ class AutoencoderStage:
 
     Args:
         model: the autoencoder.
-        train: uint8 blocks ``(N, K, H, W, 3)``.
+        train: for each scenario, uint8 blocks ``(N, K, H, W, 3)``; a step takes as many of each.
         validation: the same from episodes that training never sees.
         batch_size: blocks a step.
         latent_noise: standard deviation of the noise on latents; the decoder learns to forgive a denoiser's errors.
@@ -31,8 +31,8 @@ class AutoencoderStage:
     def __init__(
         self,
         model: BlockAutoencoder,
-        train: Tensor,
-        validation: Tensor,
+        train: dict[str, Tensor],
+        validation: dict[str, Tensor],
         batch_size: int = 32,
         latent_noise: float = 0.05,
         bf16: bool = True,
@@ -43,16 +43,14 @@ class AutoencoderStage:
         model.encoder.requires_grad_(not decoder_only)
         self.model, self.train, self.batch_size = model, train, batch_size
         self.latent_noise, self.bf16, self.edge_weight = latent_noise, bf16, edge_weight
-        every = max(1, len(validation) // 256)
-        self.validation = validation[::every][:256]
+        self.validation = {name: _spread(blocks, 256) for name, blocks in validation.items()}
 
     def _autocast(self):
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16)
 
     def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         device = self.model.device
-        index = torch.randint(len(self.train), (self.batch_size,), generator=generator, device=device).cpu()
-        truth = to_model(self.train[index].to(device))
+        truth = to_model(self._draw(generator).to(device))
         with self._autocast():
             frames, _ = self.model(truth, self.latent_noise, generator)
         error = frames.float() - truth
@@ -60,15 +58,31 @@ class AutoencoderStage:
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         return 5 * pixels + self.edge_weight * edges, {"pixels": pixels, "edges": edges}
 
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        """A batch with its share of every scenario, the odd ones to the first."""
+        place = torch.rand(self.batch_size, generator=generator, device=generator.device, dtype=torch.float64).cpu()
+        parts = place.tensor_split(len(self.train))
+        return torch.cat(
+            [blocks[(part * len(blocks)).long()] for part, blocks in zip(parts, self.train.values(), strict=True)]
+        )
+
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
-        frames, truth = [], self.validation.to(self.model.device)
-        for batch in truth.split(64):
-            with self._autocast():
-                frames.append(to_pixels(self.model(to_model(batch))[0]))
-        result = torch.cat(frames)
-        ratio = _gradient(result) / _gradient(truth)
-        return {"psnr": peak_signal_to_noise(result, truth), "sharpness_ratio": ratio}
+        results = {}
+        for name, blocks in self.validation.items():
+            frames, truth = [], blocks.to(self.model.device)
+            for batch in truth.split(64):
+                with self._autocast():
+                    frames.append(to_pixels(self.model(to_model(batch))[0]))
+            result = torch.cat(frames)
+            results[f"{name}/psnr"] = peak_signal_to_noise(result, truth)
+            results[f"{name}/sharpness_ratio"] = _gradient(result) / _gradient(truth)
+        return results
+
+
+def _spread(blocks: Tensor, count: int) -> Tensor:
+    """At most ``count`` blocks, from all over the dataset."""
+    return blocks[:: max(1, len(blocks) // count)][:count]
 
 
 def _gradient(frames: Tensor) -> float:

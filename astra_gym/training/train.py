@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from astra_gym.actions import MODALITIES
 from astra_gym.bundles import Bundle, Start, StartBank, WorldConfig
@@ -42,10 +43,10 @@ class TransformerSize:
 class TrainArgs:
     """Train a world on collected episodes and write its bundle. Run again after an interruption, it goes on."""
 
-    data: Path = Path("data/drive")
-    """Folder with the Minari datasets train/ and val/."""
-    modality: str = "drive"
-    """Scenario of the data."""
+    data: Path = Path("data")
+    """Folder with the Minari datasets <scenario>/train and <scenario>/val."""
+    scenarios: tuple[str, ...] = ("all",)
+    """Scenarios to learn jointly: names, or "all"."""
     run: Path = Path("runs/train")
     """Folder for checkpoints and TensorBoard logs."""
     output: Path = Path("runs/train/bundle")
@@ -53,13 +54,14 @@ class TrainArgs:
     stages: tuple[str, ...] = STAGES
     """What to do: autoencoder; decoder (goes on with the decoder alone, for clean edges); world; bundle."""
     init_from: Path | None = None
-    """Bundle to go on from instead of fresh weights; it decides all sizes. Stages that are left out use its parts."""
+    """Bundle to go on from instead of fresh weights, wherever its sizes are the same. Stages that are left out use its
+    parts."""
     device: str = "cpu"
     """cpu or cuda."""
     bf16: bool = True
     """Compute in bfloat16 (autocast); weights stay float32."""
     seed: int = 0
-    latent_channels: int = 32
+    latent_channels: int = 16
     autoencoder: LoopConfig = field(
         default_factory=lambda: LoopConfig(
             steps=1_500, lr=2e-3, muon_lr=0.02, warmup=50, ema_decay=0.99, validate_every=100
@@ -89,23 +91,36 @@ def train(args: TrainArgs) -> Path:
     """Run the stages that ``args`` names and return the bundle's folder.
 
     Raises:
-        ValueError: on an unknown stage or modality.
+        ValueError: on an unknown stage or scenario.
         FileNotFoundError: if data, or the result of an earlier stage, is missing.
     """
     if unknown := [stage for stage in args.stages if stage not in STAGES]:
         raise ValueError(f"stages: got {unknown}, allowed are {STAGES}")
-    if args.modality not in MODALITIES:
-        raise ValueError(f"modality: got {args.modality!r}, allowed are {sorted(MODALITIES)}")
+    scenarios = chosen_scenarios(args.scenarios)
     torch.manual_seed(args.seed)
-    _train_autoencoder(args)
+    _train_autoencoder(args, scenarios)
     if "world" in args.stages or "bundle" in args.stages:
         autoencoder = _finished(args, BlockAutoencoder, "autoencoder").to(args.device)
-        validation = latent_episodes(args.data / "val", autoencoder)
-    if "world" in args.stages:
-        _train_world(args, autoencoder, latent_episodes(args.data / "train", autoencoder), validation)
-    if "bundle" in args.stages:
-        _write_bundle(args, autoencoder, validation)
+        training = {name: latent_episodes(args.data / name / "train", autoencoder) for name in scenarios}
+        validation = {name: latent_episodes(args.data / name / "val", autoencoder) for name in scenarios}
+        if "world" in args.stages:
+            _train_world(args, autoencoder, training, validation)
+        if "bundle" in args.stages:
+            _write_bundle(args, autoencoder, training, validation)
     return args.output
+
+
+def chosen_scenarios(names: tuple[str, ...]) -> list[str]:
+    """Scenario names in their canonical order; ("all",) is every one.
+
+    Raises:
+        ValueError: on an unknown name, or if there is none.
+    """
+    chosen = list(MODALITIES) if names == ("all",) else [name for name in MODALITIES if name in names]
+    unknown = [name for name in names if name not in MODALITIES and names != ("all",)]
+    if unknown or not chosen:
+        raise ValueError(f"scenarios: got {list(names)}, allowed are {list(MODALITIES)}, or 'all' alone")
+    return chosen
 
 
 def _load(cls, folder: Path):
@@ -122,26 +137,31 @@ def _finished(args: TrainArgs, cls, part: str):
     raise FileNotFoundError(f"run: {args.run / part} is missing; run the stage {stage!r} first")
 
 
-def _initial(bundle: Path, cls, part: str):
-    """A part of the bundle to go on from, ready to be trained."""
-    if not (bundle / part).is_dir():
-        raise FileNotFoundError(f"init_from: {bundle} has no {part}")
-    return _load(cls, bundle / part).requires_grad_(True)
+def _go_on_from(args: TrainArgs, module: torch.nn.Module, part: str) -> None:
+    """Copy into ``module`` whatever fits of the same part of the bundle to go on from."""
+    if args.init_from is None:
+        return
+    if not (args.init_from / part).is_dir():
+        raise FileNotFoundError(f"init_from: {args.init_from} has no {part}")
+    values = load_file(args.init_from / part / "diffusion_pytorch_model.safetensors")
+    own = module.state_dict()
+    fitting = {key: value for key, value in values.items() if key in own and own[key].shape == value.shape}
+    print(f"{part}: {len(fitting)} of {len(own)} tensors from {args.init_from}")
+    module.load_state_dict(fitting, strict=False)
 
 
-def _train_autoencoder(args: TrainArgs) -> None:
+def _train_autoencoder(args: TrainArgs, scenarios: list[str]) -> None:
     """The first two stages: the whole autoencoder, then its decoder alone."""
     if not {"autoencoder", "decoder"}.intersection(args.stages):
         return
-    train, validation = load_blocks(args.data / "train"), load_blocks(args.data / "val")
+    train = {name: load_blocks(args.data / name / "train") for name in scenarios}
+    validation = {name: load_blocks(args.data / name / "val") for name in scenarios}
     folder, device = args.run / "autoencoder", torch.device(args.device)
     common: dict[str, Any] = {"batch_size": args.autoencoder_batch_size, "bf16": args.bf16}
     if "autoencoder" in args.stages:
-        if args.init_from is None:
-            model = BlockAutoencoder(latent_channels=args.latent_channels).to(device)
-        else:
-            model = _initial(args.init_from, BlockAutoencoder, "autoencoder").to(device)
-        run_stage(AutoencoderStage(model, train, validation, **common), args.autoencoder, args.run, device)
+        model = BlockAutoencoder(latent_channels=args.latent_channels)
+        _go_on_from(args, model, "autoencoder")
+        run_stage(AutoencoderStage(model.to(device), train, validation, **common), args.autoencoder, args.run, device)
         model.save_pretrained(folder)
     if "decoder" in args.stages:
         model = _finished(args, BlockAutoencoder, "autoencoder").requires_grad_(True).to(device)
@@ -153,20 +173,19 @@ def _train_autoencoder(args: TrainArgs) -> None:
 
 
 def _train_world(
-    args: TrainArgs, autoencoder: BlockAutoencoder, data: LatentEpisodes, validation: LatentEpisodes
+    args: TrainArgs,
+    autoencoder: BlockAutoencoder,
+    training: dict[str, LatentEpisodes],
+    validation: dict[str, LatentEpisodes],
 ) -> None:
-    modality = MODALITIES[args.modality]
-    if args.init_from is None:
-        transformer, heads = _new_world(args, autoencoder, data)
-    else:
-        transformer = _initial(args.init_from, AstraTransformer, "transformer")
-        heads = _initial(args.init_from, RewardHeads, "heads")
-    model = WorldModel(transformer, heads).to(args.device)
+    transformer, heads = _new_world(args, autoencoder, training)
+    _go_on_from(args, transformer, "transformer")
+    _go_on_from(args, heads, "heads")
+    frames = args.world_loss.clip_frames
     stage = WorldStage(
-        model,
-        ClipSampler(data, modality, args.world_loss.clip_frames),
-        ClipSampler(validation, modality, args.world_loss.clip_frames),
-        modality.name,
+        WorldModel(transformer, heads).to(args.device),
+        {name: ClipSampler(data, MODALITIES[name], frames) for name, data in training.items()},
+        {name: ClipSampler(data, MODALITIES[name], frames) for name, data in validation.items()},
         autoencoder,
         args.world.steps,
         args.world_loss,
@@ -179,47 +198,56 @@ def _train_world(
 
 
 def _new_world(
-    args: TrainArgs, autoencoder: BlockAutoencoder, data: LatentEpisodes
+    args: TrainArgs, autoencoder: BlockAutoencoder, training: dict[str, LatentEpisodes]
 ) -> tuple[AstraTransformer, RewardHeads]:
-    size, modality = args.transformer, MODALITIES[args.modality]
+    size = args.transformer
+    any_latents = next(iter(training.values())).latents
     transformer = AstraTransformer(
         in_channels=autoencoder.config.latent_channels,
-        latent_size=tuple(data.latents.shape[-2:]),
+        latent_size=tuple(any_latents.shape[-2:]),
         num_attention_heads=size.heads,
         attention_head_dim=size.head_dim,
         num_layers=size.layers,
         ffn_dim=size.ffn_dim,
         window=size.window,
         summary_window=size.summary_window,
-        modalities={modality.name: modality.row_dim},
+        modalities={name: MODALITIES[name].row_dim for name in training},
+        scenario_prompt=True,
         num_experts=size.experts,
         top_k=size.top_k,
     )
-    ordinary = data.rewards[~data.terminations & ~data.actions.isnan().any(-1)]
     heads = RewardHeads(
         feature_dim=2 * size.heads * size.head_dim,
         action_dim=transformer.config.action_dim,
-        reward_mean=float(ordinary.mean()),
-        reward_std=float(ordinary.std()),
+        rewards={name: _reward_scale(data) for name, data in training.items()},
     )
     return transformer, heads
 
 
-def _write_bundle(args: TrainArgs, autoencoder: BlockAutoencoder, validation: LatentEpisodes) -> None:
+def _reward_scale(data: LatentEpisodes) -> tuple[float, float]:
+    """Mean and standard deviation of the rewards that end no episode."""
+    ordinary = data.rewards[~data.terminations & ~data.actions.isnan().any(-1)]
+    return float(ordinary.mean()), float(ordinary.std())
+
+
+def _write_bundle(
+    args: TrainArgs,
+    autoencoder: BlockAutoencoder,
+    training: dict[str, LatentEpisodes],
+    validation: dict[str, LatentEpisodes],
+) -> None:
     transformer = _finished(args, AstraTransformer, "transformer")
-    data = latent_episodes(args.data / "train", autoencoder)
-    endings = data.rewards[data.terminations]
+    endings = {name: data.rewards[data.terminations] for name, data in training.items()}
     config = WorldConfig(
-        flow=args.flow, termination_rewards={args.modality: float(endings.mean())} if len(endings) else {}
+        flow=args.flow, termination_rewards={name: float(e.mean()) for name, e in endings.items() if len(e)}
     )
     length = transformer.config.window + transformer.config.summary_window
-    bank = make_start_bank(validation, args.modality, args.starts, length)
     bundle = Bundle(
         config=config,
         transformer=transformer,
         autoencoder=autoencoder.cpu(),
         heads=_finished(args, RewardHeads, "heads"),
-        starts={args.modality: bank},
+        starts={name: make_start_bank(data, name, args.starts, length) for name, data in validation.items()},
     )
     bundle.save(args.output)
 

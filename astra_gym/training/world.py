@@ -8,6 +8,7 @@ is what the model itself generated from the clip's beginning, so that it learns 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from astra_gym.actions import Modality
 from astra_gym.data.episodes import LatentEpisodes
 from astra_gym.memory import HistoryMemory, corrupt, history_noise_levels, training_mask
-from astra_gym.models.action_experts import RoutedActions, load_balancing_loss
+from astra_gym.models.action_experts import RoutedActions, load_balancing_loss, specialisation_loss
 from astra_gym.models.autoencoder import BlockAutoencoder, to_pixels
 from astra_gym.models.heads import RewardHeads
 from astra_gym.models.transformer import AstraTransformer
@@ -38,7 +39,7 @@ class WorldLossConfig:
     clip_frames: int = 8
     """Latent frames a clip."""
     batch_size: int = 16
-    """Clips a step."""
+    """Clips a step, each from a scenario drawn by chance, all scenarios alike."""
     good_share: float = 0.5
     """Share of the clips drawn from those that go well (reward above the mean) rather than from all."""
     action_dropout: float = 0.1
@@ -53,6 +54,9 @@ class WorldLossConfig:
     """Longest run of own frames before a target."""
     head_weight: float = 0.1
     balance_weight: float = 0.01
+    specialisation_weight: float = 0.01
+    prompt_dropout: float = 0.2
+    """Share of the clips whose scenario prompt is hidden, so that a world also goes on without one."""
 
 
 class ClipSampler:
@@ -69,8 +73,8 @@ class ClipSampler:
 
     def __init__(self, data: LatentEpisodes, modality: Modality, frames: int):
         self.data, self.frames = data, frames
-        known = ~data.actions.isnan().any(-1, keepdim=True)
-        self.rows = torch.from_numpy(modality.rows(data.actions.nan_to_num().numpy())) * known
+        self.known = ~data.actions.isnan().any(-1)
+        self.rows = torch.from_numpy(modality.rows(data.actions.nan_to_num().numpy())) * self.known[:, None]
         starts = [
             torch.arange(first, last - frames + 1)
             for first, last in zip(data.offsets[:-1].tolist(), data.offsets[1:].tolist(), strict=True)
@@ -101,18 +105,38 @@ class ClipSampler:
         return {
             "latents": self.data.latents[index].to(device).float(),
             "rows": self.rows[index].to(device),
+            "known": self.known[index].to(device),
             "rewards": self.data.rewards[index].to(device),
             "terminations": self.data.terminations[index].to(device),
         }
 
 
+def draw_jointly(
+    samplers: dict[str, ClipSampler], count: int, generator: torch.Generator, good_share: float
+) -> dict[str, Any]:
+    """``count`` clips, each of a scenario drawn by chance: tensors as :meth:`ClipSampler.draw` has them, rows padded
+    with zeros at the end, and ``scenarios``, a name for each clip."""
+    chance = torch.rand(count, generator=generator, device=generator.device)
+    counts = (chance * len(samplers)).long().bincount(minlength=len(samplers)).tolist()
+    parts = [
+        sampler.draw(number, generator, good_share)
+        for sampler, number in zip(samplers.values(), counts, strict=True)
+        if number
+    ]
+    width = max(part["rows"].shape[-1] for part in parts)
+    for part in parts:
+        part["rows"] = F.pad(part["rows"], (0, width - part["rows"].shape[-1]))
+    clips: dict[str, Any] = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    clips["scenarios"] = [name for name, number in zip(samplers, counts, strict=True) for _ in range(number)]
+    return clips
+
+
 class WorldStage:
-    """Trains a :class:`WorldModel` for one scenario.
+    """Trains a :class:`WorldModel` for its scenarios jointly.
 
     Args:
         model: what to train.
-        train, validation: clips of training and of held-out episodes.
-        modality: name of the scenario's modality.
+        train, validation: for each scenario, clips of training and of held-out episodes.
         autoencoder: to validate in pixels.
         total_steps: of the whole training, for the schedule of own history.
         config, flow: settings.
@@ -124,16 +148,15 @@ class WorldStage:
     def __init__(
         self,
         model: WorldModel,
-        train: ClipSampler,
-        validation: ClipSampler,
-        modality: str,
+        train: dict[str, ClipSampler],
+        validation: dict[str, ClipSampler],
         autoencoder: BlockAutoencoder,
         total_steps: int,
         config: WorldLossConfig,
         flow: FlowConfig,
         bf16: bool = True,
     ):
-        self.model, self.train, self.validation, self.modality = model, train, validation, modality
+        self.model, self.train, self.validation = model, train, validation
         self.autoencoder, self.total_steps, self.config, self.flow, self.bf16 = (
             autoencoder,
             total_steps,
@@ -149,7 +172,7 @@ class WorldStage:
 
     def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         config, device = self.config, generator.device
-        clip = self.train.draw(config.batch_size, generator, config.good_share)
+        clip = draw_jointly(self.train, config.batch_size, generator, config.good_share)
         truth, history = clip["latents"], clip["latents"]
         shape = truth.shape[:2]
         progress = step / self.total_steps
@@ -170,9 +193,11 @@ class WorldStage:
         hide = torch.cat([drop[0] < config.action_dropout / 2, drop[1] < config.action_dropout], 1)
         rows = torch.cat([clip["rows"], clip["rows"]], 1) * ~hide[..., None]
         times = torch.arange(shape[1], device=device).repeat(2).expand(shape[0], -1)
+        told = torch.rand(shape[0], generator=generator, device=device) >= config.prompt_dropout
+        scenarios = [name if tell else None for name, tell in zip(clip["scenarios"], told.tolist(), strict=True)]
 
         with self._autocast():
-            actions = self.model.transformer.action_encoder(rows, self.modality)
+            actions = self.model.transformer.action_encoder(rows, clip["scenarios"])
             output = self.model.transformer(
                 torch.cat([noisy_history, noisy_target], 1),
                 torch.cat([history_level, target_level], 1),
@@ -180,29 +205,37 @@ class WorldStage:
                 times,
                 previous=torch.cat([previous, previous], 1),
                 mask=self.mask,
+                prompt=self.model.transformer.prompt(scenarios),
             )
         clean = predict_clean(output.sample[:, shape[1] :], noisy_target, target_level, previous)
         error = (clean - truth).square().mean((2, 3, 4))
         flow_loss = (error / (target_level**2 + 0.02)).mean()
         reward_loss, termination_loss = self._head_losses(clip, output.features, actions, history_level)
-        balance = load_balancing_loss(actions)
-        total = flow_loss + config.head_weight * (reward_loss + termination_loss) + config.balance_weight * balance
+        balance, entropy = load_balancing_loss(actions), specialisation_loss(actions)
+        total = (
+            flow_loss
+            + config.head_weight * (reward_loss + termination_loss)
+            + config.balance_weight * balance
+            + config.specialisation_weight * entropy
+        )
         numbers = {
             "flow": flow_loss,
             "error": error.mean(),
             "reward": reward_loss,
             "termination": termination_loss,
             "balance": balance,
+            "entropy": entropy,
         }
         return total, numbers
 
-    def _head_losses(self, clip: dict[str, Tensor], features: Tensor, actions: RoutedActions, level: Tensor):
+    def _head_losses(self, clip: dict[str, Any], features: Tensor, actions: RoutedActions, level: Tensor):
         """Losses of the heads on the history frames that are clear enough to be read."""
         heads, frames = self.model.heads, level.shape[1]
         with self._autocast():
-            reward, ending = heads(features[:, :frames], actions.code[:, :frames])
-        clear = (level < self.flow.previous_limit) & (clip["rows"][..., -1] > 0)
-        target = (clip["rewards"] - heads.config.reward_mean) / heads.config.reward_std
+            reward, ending = heads(features[:, :frames], actions.code[:, :frames], clip["scenarios"])
+        clear = (level < self.flow.previous_limit) & clip["known"]
+        mean, std = heads.reward_scale(clip["scenarios"], clip["rewards"])
+        target = (clip["rewards"] - mean) / std
         goes_on = clear & ~clip["terminations"]
         reward_loss = (F.huber_loss(reward.float(), target, reduction="none") * goes_on).sum() / goes_on.sum().clamp(
             min=1
@@ -211,27 +244,34 @@ class WorldStage:
         return reward_loss, (ending_loss * clear).sum() / clear.sum().clamp(min=1)
 
     @torch.no_grad()
-    def _with_own_frames(self, clip: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    def _with_own_frames(self, clip: dict[str, Any], generator: torch.Generator) -> Tensor:
         """The clips with the frames before the last replaced by what the model makes of their beginning and actions."""
         longest = min(self.config.own_history_frames, self.config.clip_frames - 2)
         own = 1 + int(torch.randint(longest, (1,), generator=generator, device=generator.device))
         steps = 1 + int(torch.randint(2, (1,), generator=generator, device=generator.device))
         with self._autocast():
-            frames = self.roll_out(
-                clip["latents"], clip["rows"], self.config.clip_frames - 1 - own, own, steps, generator
-            )
+            context = self.config.clip_frames - 1 - own
+            frames = self.roll_out(clip["latents"], clip["rows"], clip["scenarios"], context, own, steps, generator)
         history = clip["latents"].clone()
         history[:, -1 - own : -1] = frames
         return history
 
     @torch.no_grad()
     def roll_out(
-        self, latents: Tensor, rows: Tensor, context: int, frames: int, steps: int, generator: torch.Generator
+        self,
+        latents: Tensor,
+        rows: Tensor,
+        scenarios: list[str],
+        context: int,
+        frames: int,
+        steps: int,
+        generator: torch.Generator,
     ) -> Tensor:
         """Generate ``frames`` latent frames after the first ``context`` of clips ``(B, F, ...)`` with their actions."""
         transformer = self.model.transformer
         memory = HistoryMemory(transformer, len(latents), torch.bfloat16 if self.bf16 else torch.float32)
-        actions = transformer.action_encoder(rows, self.modality)
+        actions = transformer.action_encoder(rows, scenarios)
+        prompt = transformer.prompt(scenarios)
         previous = torch.zeros_like(latents[:, 0])
         generated = []
 
@@ -243,26 +283,34 @@ class WorldStage:
             if t < context:
                 current = latents[:, t]
             else:
-                current = self.dynamics.generate(memory, action, previous, noise(), steps)
+                current = self.dynamics.generate(memory, action, previous, noise(), steps, prompt=prompt)
                 generated.append(current)
             if t < context + frames - 1:
-                previous, _ = self.dynamics.commit(memory, current, action, previous, noise())
+                previous, _ = self.dynamics.commit(memory, current, action, previous, noise(), prompt)
         return torch.stack(generated, 1)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """PSNR in dB against the decoded truth when the second half of held-out clips is rolled out in 2 steps each."""
+        """For each scenario, PSNR in dB against the decoded truth when the second half of held-out clips is rolled out
+        in 2 steps each."""
+        return {
+            f"{name}/{key}": number
+            for name, sampler in self.validation.items()
+            for key, number in self._validate_scenario(name, sampler).items()
+        }
+
+    def _validate_scenario(self, scenario: str, validation: ClipSampler) -> dict[str, float]:
         device, clips = self.model.transformer.device, 32
         context = self.config.clip_frames // 2
         horizon = self.config.clip_frames - context
         generator = torch.Generator(device).manual_seed(0)
-        spread = torch.linspace(0, len(self.validation.starts) - 1, clips).long()
-        clip = self.validation.at(self.validation.starts[spread], device)
+        spread = torch.linspace(0, len(validation.starts) - 1, clips).long()
+        clip = validation.at(validation.starts[spread], device)
         latents, rows = clip["latents"], clip["rows"]
         shuffled = torch.cat([rows[:, :context], rows.roll(clips // 2, 0)[:, context:]], 1)
         with self._autocast():
-            own = self.roll_out(latents, rows, context, horizon, 2, generator)
-            other = self.roll_out(latents, shuffled, context, horizon, 2, generator)
+            own = self.roll_out(latents, rows, [scenario] * clips, context, horizon, 2, generator)
+            other = self.roll_out(latents, shuffled, [scenario] * clips, context, horizon, 2, generator)
         decode = self._decode
         results = {}
         for after in [n for n in (1, 4, 8) if n <= horizon]:
