@@ -22,6 +22,7 @@ PolicyFactory = Callable[[gym.Env, int], Policy]
 POLICIES: dict[str, str] = {
     "random": "astra_gym.data.collect:random_policy",
     "mixed-driver": "astra_gym.simulators.car_racing:mixed_driver",
+    "mixed-pusher": "astra_gym.simulators.push:mixed_pusher",
     "mixed-pilot": "astra_gym.simulators.room:mixed_pilot",
 }
 """Short names of policy factories; any other is given as ``package.module:function``."""
