@@ -76,13 +76,21 @@ class World:
         self._prompts = bundle.transformer.prompt(self.modalities)
 
     @torch.inference_mode()
-    def reset(self, starts: Sequence[Start], seeds: Sequence[int], worlds: Sequence[int] | None = None) -> np.ndarray:
+    def reset(
+        self,
+        starts: Sequence[Start],
+        seeds: Sequence[int],
+        worlds: Sequence[int] | None = None,
+        prompts: Sequence[str | None] | None = None,
+    ) -> np.ndarray:
         """Begin episodes in all worlds, or in some.
 
         Args:
             starts: one for each world that is reset, all of the same length; of its scenario.
             seeds: of each one's random numbers.
             worlds: which worlds; None for all.
+            prompts: for each one the scenario that the model is told it is in, None to tell it nothing; by default its
+                own.
 
         Returns:
             uint8 (n, K, H, W, 3): the newest block of each start.
@@ -94,7 +102,10 @@ class World:
             self._generators[world].manual_seed(int(seed))
         latents = torch.stack([start.latents for start in starts]).to(self.device)
         actions = self._route(_stack_rows([start.rows for start in starts]), chosen)
-        prompt = None if self._prompts is None else self._prompts[chosen]
+        told = [self.modalities[world] for world in chosen] if prompts is None else prompts
+        prompt = self.bundle.transformer.prompt(told)
+        if prompt is not None and self._prompts is not None:
+            self._prompts[chosen] = prompt
         memory = HistoryMemory(self.bundle.transformer, len(chosen), self.dtype)
         previous = torch.zeros(len(chosen), *self._latent_shape, device=self.device)
         for t in range(latents.shape[1]):
@@ -173,6 +184,7 @@ class World:
             "previous": self._previous.clone(),
             "generators": [generator.get_state() for generator in self._generators],
             "begun": list(self._begun),
+            "prompts": None if self._prompts is None else self._prompts.clone(),
         }
 
     @torch.inference_mode()
@@ -185,6 +197,7 @@ class World:
         for generator, saved in zip(self._generators, state["generators"], strict=True):
             generator.set_state(saved)
         self._begun = list(state["begun"])
+        self._prompts = None if state["prompts"] is None else state["prompts"].clone()
 
     def _route(self, rows: Tensor, worlds: Sequence[int]) -> RoutedActions:
         names = [self.modalities[world] for world in worlds]

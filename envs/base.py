@@ -13,6 +13,7 @@ from gymnasium.error import ResetNeeded
 
 from astra_gym.actions import Modality
 from astra_gym.envs.starts import choose_start
+from astra_gym.prompts import scenario_of
 
 if TYPE_CHECKING:
     import torch
@@ -135,7 +136,8 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
             seed: fixes the start and everything the world draws later.
             options: at most one of "start" (place in the world's bank of starts), "image" (``uint8 (H, W, 3)`` or a
                 path) and "video" (``uint8 (T, H, W, 3)`` or a path, oldest frame first); with "video" also "actions",
-                one for each of its whole blocks.
+                one for each of its whole blocks. "prompt" tells the world which scenario it is in: a scenario's name, a
+                text that speaks of one, or "" for nothing; by default its own.
 
         Raises:
             ValueError: naming the option that is wrong.
@@ -144,11 +146,16 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         drawn = int(self.np_random.integers(len(self._bank)))
         world_seed = int(self.np_random.integers(2**31))
         start = choose_start(self._world, self.modality, self._bank, options, drawn)
-        self._frames = self._world.reset([start], [world_seed])[0]
+        self._frames = self._world.reset([start], [world_seed], prompts=[self._told(options)])[0]
         self._latent = start.latents[-1].float().cpu().numpy()
         self._start = start
         self._show()
         return self._observation(), self._info(None)
+
+    def _told(self, options: dict[str, Any] | None) -> str | None:
+        """The scenario that the world is told it is in."""
+        prompt = (options or {}).get("prompt", self.modality.name)
+        return scenario_of(prompt, list(self._world.bundle.transformer.config.modalities))
 
     def step(self, action: np.ndarray):
         """Hold ``action`` for one block of frames; values beyond the action space are clipped.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from astra_gym.bundles import Start, StartBank
     from astra_gym.world import World
 
-OPTIONS = ("start", "image", "video", "actions")
+OPTIONS = ("start", "image", "video", "actions", "prompt")
 """Keys of ``reset(options=...)``."""
 
 
@@ -29,7 +29,8 @@ def choose_start(
         world: encodes pictures and videos.
         modality: of the environment's actions.
         bank: the bundle's starts for this environment.
-        options: of ``reset``; at most one of "start", "image" and "video", and "actions" only beside "video".
+        options: of ``reset``; at most one of "start", "image" and "video", and "actions" only beside "video"; "prompt"
+            is left to the caller.
         drawn: place of the bank to use when the options name no beginning.
 
     Raises:
