@@ -233,7 +233,9 @@ IMAGE = VIDEO[0]
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt": "a road"}, "options: got unknown key 'prompt'"),
+        ({"sound": "loud"}, "options: got unknown key 'sound'"),
+        ({"prompt": "a ship at sea"}, "prompt: got 'a ship at sea'"),
+        ({"prompt": 3}, "prompt: got 3"),
         ({"start": 0, "image": IMAGE}, "options: got .*'start', 'image'"),
         ({"start": -1}, "start: got -1"),
         ({"start": 10**6}, "start: got 1000000"),
