@@ -1,74 +1,141 @@
-"""Camera: a free camera in any scene that a picture shows."""
+"""Camera: a camera that flies freely through a furnished room."""
 
 from __future__ import annotations
 
-from astra_gym.envs.released import ReleasedEnv
-from astra_gym.released_actions import CAMERA
+from pathlib import Path
+from typing import Any
+
+from astra_gym.actions import CAMERA
+from astra_gym.envs.base import AstraEnv
+from astra_gym.envs.released import is_released
 
 
-class AstraCameraEnv(ReleasedEnv):
+class AstraCameraEnv(AstraEnv):
     """
     ## Description
-    A camera that flies through what a picture or a video shows, on the released Astra weights (modality "sekai"). The
-    weights do not come with this package: `astra-gym convert` makes the folder that `world` names.
+    A camera that moves and turns freely in a room with coloured walls, posters and plain furniture. One wall carries
+    the target, a glowing magenta square with an orange middle. No renderer runs here: a video world model, trained on
+    flights through rooms drawn by MuJoCo, makes the next block of video from its own past and the action. What it has
+    learned is what happens, including its mistakes. The ground truth is `AstraSim/Camera-v0`, which has the same
+    interface and can take this environment's place.
 
     ```python
     import gymnasium as gym
-    from astra_gym.rewards import GoalImage
-    arguments = {"prompt": "a garden", "image": "garden.png", "reward_fn": GoalImage(goal)}
-    env = gym.make("astra_gym:AstraCamera-v0", world="astra", **arguments)
+    env = gym.make("astra_gym:AstraCamera-v0")
     observation, info = env.reset(seed=0)
     observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
     ```
 
     ## Action Space
-    `Box(-0.5, 0.5, (6,), float32)`: velocities and turning rates, along the camera's own axes.
+    `Box([-1, -1, -1, -1.2, -1.2, -0.6], [1, 1, 1, 1.2, 1.2, 0.6], (6,), float32)`: velocities and turning rates along
+    the camera's own axes. One step holds the action for a block of 4 frames at 20 frames/s: 0.2 s.
 
-    | Num | Action | Unit |
-    |-----|--------|------|
-    | 0 | right | scene units/s |
-    | 1 | up | scene units/s |
-    | 2 | forward | scene units/s |
-    | 3 | turn left | rad/s |
-    | 4 | look up | rad/s |
-    | 5 | roll | rad/s |
+    | Num | Action | Min | Max | Unit |
+    |-----|--------|-----|-----|------|
+    | 0 | right | -1 | 1 | m/s |
+    | 1 | up | -1 | 1 | m/s |
+    | 2 | forward | -1 | 1 | m/s |
+    | 3 | turn left | -1.2 | 1.2 | rad/s |
+    | 4 | look up | -1.2 | 1.2 | rad/s |
+    | 5 | roll | -0.6 (clockwise) | 0.6 (anticlockwise) | rad/s |
 
-    A scene has no known scale; the presets of the released model move at 0.15 units/s and turn at 0.15 rad/s.
-    An action is held for the whole step. Values out of bounds are clipped. A wrong shape or a number that is not finite
-    raises a `ValueError`. `gymnasium.wrappers.RescaleAction` normalises the space for learning.
+    The model reads the action as the released Astra weights do: as the relative pose that it makes in one block.
+    In the flights that it learned from, a ball of 0.25 m about the camera slides along walls and furniture, and the
+    camera neither looks up or down by more than 60 degrees nor leans by more than 30.
+    Values out of bounds are clipped. A wrong shape or a number that is not finite raises a `ValueError`.
+    `gymnasium.wrappers.RescaleAction` normalises the space for learning.
 
     ## Observation Space
-    `obs_type` chooses one of three views of the newest step; the video has 20 frames a second. After a picture, the
-    first observation repeats it.
+    `obs_type` chooses one of three views of the newest block:
 
     | obs_type | Space | Content |
     |----------|-------|---------|
-    | `"block"` (default) | `Box(0, 255, (4 * latents_per_step, height, width, 3), uint8)` | its frames, oldest first |
-    | `"frame"` | `Box(0, 255, (height, width, 3), uint8)` | its newest frame |
-    | `"latent"` | `Box(-16, 16, (latents_per_step, 16, height / 8, width / 8), float32)` | its latent frames |
+    | `"block"` (default) | `Box(0, 255, (4, 64, 64, 3), uint8)` | its 4 RGB frames, oldest first |
+    | `"frame"` | `Box(0, 255, (64, 64, 3), uint8)` | its newest RGB frame |
+    | `"latent"` | `Box(-16, 16, (C, 8, 8), float32)` | the latent frame that the model works on |
+
+    A latent's channels have unit variance over real frames; values out of bounds, which are rare, are clipped.
+    The picture is 77 degrees wide and high.
 
     ## Rewards
-    Those of `reward_fn(frames, latents, info)`, which must be given, since the released weights have no reward head:
-    `astra_gym.rewards.GoalImage`, `astra_gym.rewards.CameraPath`, or a callable of your own.
+    How close the camera is to the goal view, 1.3 m straight in front of the target, as a head of the model reads it
+    from the generated frames: an estimate of the simulator's reward, which sums over the block's 4 frames
+
+    `seen * exp(-(angle / 30 deg)^2) / (1 + (distance / 1.2 m)^2)`,
+
+    the share of the target that is within the picture and not hidden, the angle between the line of sight and the
+    target's middle, and the distance from the goal view. It is 4 a step at the goal view and 0 out of the target's
+    sight.
 
     ## Starting State
-    `reset(options={"image": ...})` or `{"video": ...}`, an array or a path; or what the environment was made with as
-    `image=` or `video=`. It is scaled and cropped to `height` x `width`. "prompt" replaces the environment's prompt;
-    with "video" may come "actions", one for each of its latent frames after the first (4 video frames).
+    A real beginning of a flight, one of the bank that comes with the world. `reset(seed=...)` draws it;
+    `reset(options=...)` can name another beginning, with at most one of:
+
+    - `"start"`: place in the bank, an integer from 0.
+    - `"image"`: a picture, `uint8 (H, W, 3)` or the path of a file. The world stood still in it for one block.
+    - `"video"`: at least 4 frames at 20 frames/s, oldest first, `uint8 (T, H, W, 3)` or the path of a file. The oldest
+      frames that make no whole block are dropped, as are those beyond the world's memory. With it may come `"actions"`,
+      the action that led to each block, `float (T // 4, 6)`; they are unknown if left out.
+
+    Pictures are cropped to their central square and scaled to 64x64.
 
     ## Episode End
-    - Termination: never.
-    - Truncation: after 25 steps; `gym.make(..., max_episode_steps=...)` changes it.
+    - Termination: never; no flight that the model learned from ends by itself.
+    - Truncation: after 100 steps (20 s); `gym.make(..., max_episode_steps=...)` changes it, -1 is no limit.
 
     ## Arguments
-    See :class:`astra_gym.envs.released.ReleasedEnv`.
+    ```python
+    gym.make("AstraCamera-v0", world="small", render_mode=None, obs_type="block", device="cpu", dtype=None,
+             num_inference_steps=None, guidance_scale=None, info_routing=False)
+    ```
+
+    - `world`: name of a bundled world, or the folder of one. The folder of a converted released model makes
+      :class:`astra_gym.envs.released_camera.AstraReleasedCameraEnv`, a camera in any scene that a picture shows, with
+      actions and arguments of its own.
+    - `render_mode`: `"rgb_array"` renders the newest frame, `"rgb_array_list"` the 4 frames of the newest block,
+      `"human"` opens a window that shows every frame at 20 frames/s.
+    - `obs_type`: `"block"`, `"frame"` or `"latent"`, see above.
+    - `device`: torch device of the model.
+    - `dtype`: number type of the transformer; None takes what is best on the device.
+    - `num_inference_steps`: denoising steps a block. Fewer are faster, more are finer; None is the world's default.
+    - `guidance_scale`: above 1 exaggerates what the action does, at twice the cost; None is the world's default.
+    - `info_routing`: adds the router's weights to `info`.
+
+    The same seed and the same actions give the same bytes on the same machine, also in another process.
+    `env.unwrapped.get_state()` and `set_state()` take and restore a snapshot of everything but the wrappers.
+    `RecordVideo` and `gymnasium.utils.play` take one picture a step (5 a second, the block's newest frame); put
+    `astra_gym.envs.FrameByFrame` beneath them to see all 20 frames of a second.
 
     ## Info
-    - `"frame"`: frames generated since the beginning.
-    - `"routing"`, only with `info_routing=True`: the weight of each action expert, zeros at reset.
+    - `"start"`: place in the bank where the episode began, -1 for a picture or a video.
+    - `"routing"`, only with `info_routing=True`: the weight of each action expert in this step, `float32 (experts,)`,
+      sum 1; zeros at reset.
+
+    ## Keys
+    | Keys | Action |
+    |------|--------|
+    | W, S | forward, backward 1 |
+    | A, D | left, right 1 |
+    | E, Q | up, down 1 |
+    | left, right | turn left, right 1 |
+    | up, down | look up, down 0.8 |
+
+    Opposite keys cancel, no key stands still.
 
     ## Version History
     - v0: first version
     """
 
     modality = CAMERA
+    simulator_id = "AstraSim/Camera-v0"
+
+    def __new__(cls, world: str | Path = "small", **arguments: Any) -> Any:
+        """The released weights have a camera of their own.
+
+        It is :class:`~astra_gym.envs.released_camera.AstraReleasedCameraEnv`.
+        """
+        if is_released(world):
+            from astra_gym.envs.released_camera import AstraReleasedCameraEnv
+
+            return AstraReleasedCameraEnv(world, **arguments)
+        return super().__new__(cls)
