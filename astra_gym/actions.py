@@ -102,12 +102,12 @@ MANIPULATION = Modality(
     scale=(1.0, 1.0, 1.0, 1.0),
     fps=25,
     key_bindings={
-        ("up", "w"): (0.0, 1.0, 0.0, 0.0),
-        ("down", "s"): (0.0, -1.0, 0.0, 0.0),
-        ("left", "a"): (-1.0, 0.0, 0.0, 0.0),
-        ("right", "d"): (1.0, 0.0, 0.0, 0.0),
-        ("e",): (0.0, 0.0, 1.0, 0.0),
-        ("q",): (0.0, 0.0, -1.0, 0.0),
+        ("up", "w"): (0.0, 0.4, 0.0, 0.0),
+        ("down", "s"): (0.0, -0.4, 0.0, 0.0),
+        ("left", "a"): (-0.4, 0.0, 0.0, 0.0),
+        ("right", "d"): (0.4, 0.0, 0.0, 0.0),
+        ("e",): (0.0, 0.0, 0.4, 0.0),
+        ("q",): (0.0, 0.0, -0.4, 0.0),
     },
 )
 """FetchPush-v4's action: how far the gripper's target moves in a frame, along the table's axes; the gripper is held

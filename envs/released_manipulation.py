@@ -1,4 +1,4 @@
-"""Manipulation: an arm's end effector, seen from outside."""
+"""The Manipulation world of the released weights: an arm's end effector, seen from outside."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from astra_gym.envs.released import ReleasedEnv
 from astra_gym.released_actions import MANIPULATION
 
 
-class AstraManipulationEnv(ReleasedEnv):
+class AstraReleasedManipulationEnv(ReleasedEnv):
     """
     ## Description
     A robot arm, on the released Astra weights (modality "openx"). The weights do not come with this package:
-    `astra-gym convert` makes the folder that `world` names.
+    `astra-gym convert` makes the folder that `world` names, and with it `AstraManipulation-v0` is this environment.
 
     ```python
     import gymnasium as gym
@@ -54,7 +54,7 @@ class AstraManipulationEnv(ReleasedEnv):
 
     ## Episode End
     - Termination: never.
-    - Truncation: after 25 steps; `gym.make(..., max_episode_steps=...)` changes it.
+    - Truncation: after 50 steps; `gym.make(..., max_episode_steps=...)` changes it.
 
     ## Arguments
     See :class:`astra_gym.envs.released.ReleasedEnv`.

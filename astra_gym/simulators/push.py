@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import colorsys
+import contextlib
+import io
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.wrappers import OrderEnforcing, TimeLimit
 
 from astra_gym.actions import MANIPULATION
 from astra_gym.simulators.blocks import BlockFrames
 from astra_gym.simulators.mujoco_view import MujocoView, mujoco
 
 try:
-    import gymnasium_robotics
+    with contextlib.redirect_stderr(io.StringIO()):  # it prints a notice about other environments
+        from gymnasium_robotics.envs.fetch.push import MujocoFetchPushEnv
 except ImportError as error:
     raise ImportError('FetchPush needs gymnasium-robotics: pip install "astra-gym[sims]"') from error
 
@@ -163,11 +167,13 @@ class PushSim(BlockFrames):
     def __init__(self, max_episode_blocks: int | None = 50, render_mode: str | None = "rgb_array", size: int = 64):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode: got {render_mode!r}, allowed are None and 'rgb_array'")
-        if max_episode_blocks is not None and not (isinstance(max_episode_blocks, int) and max_episode_blocks > 0):
+        if not (max_episode_blocks is None or isinstance(max_episode_blocks, int) and max_episode_blocks > 0):
             raise ValueError(f"max_episode_blocks: got {max_episode_blocks!r}, allowed are None and 1, 2, 3, ...")
-        gym.register_envs(gymnasium_robotics)
-        limit = -1 if max_episode_blocks is None else 4 * max_episode_blocks
-        env = gym.make("FetchPushDense-v4", max_episode_steps=limit, disable_env_checker=True)
+        if not (isinstance(size, int) and size > 0):
+            raise ValueError(f"size: got {size!r}, allowed are 1, 2, 3, ...")
+        env = OrderEnforcing(MujocoFetchPushEnv(reward_type="dense"))
+        if max_episode_blocks is not None:
+            env = TimeLimit(env, 4 * max_episode_blocks)
         super().__init__(_CloseUp(env, size), frames=4, size=size)
         self.action_space = MANIPULATION.action_space
         self._render_mode = render_mode
@@ -179,7 +185,7 @@ class PushSim(BlockFrames):
     def step(self, action):
         if np.shape(action) != self.action_space.shape:
             raise ValueError(f"action: got shape {np.shape(action)}, allowed is {self.action_space.shape}")
-        return super().step(MANIPULATION.checked(action))
+        return super().step(MANIPULATION.checked(action).astype(np.float32))
 
 
 @dataclass
