@@ -6,6 +6,7 @@ from astra_gym.envs.drive import AstraDriveEnv
 from astra_gym.envs.drone import AstraDroneEnv
 from astra_gym.envs.frame_by_frame import FrameByFrame
 from astra_gym.envs.manipulation import AstraManipulationEnv
+from astra_gym.envs.released_camera import AstraReleasedCameraEnv
 from astra_gym.envs.released_manipulation import AstraReleasedManipulationEnv
 from astra_gym.envs.street import AstraStreetEnv
 
@@ -15,6 +16,7 @@ __all__ = [
     "AstraDroneEnv",
     "AstraEnv",
     "AstraManipulationEnv",
+    "AstraReleasedCameraEnv",
     "AstraReleasedManipulationEnv",
     "AstraStreetEnv",
     "FrameByFrame",
