@@ -48,7 +48,7 @@ class _CloseUp(gym.Wrapper):
         super().__init__(env)
         self.fetch: Any = env.unwrapped
         self.observation_space = spaces.Box(0, 255, (size, size, 3), np.uint8)
-        model = self.fetch.model
+        model: Any = self.fetch.model
         drawn = {f"robot0:{name}" for name in _JOINTS + _LIMBS + _FINGERS} | {"floor0", "object0"}
         for geom in range(model.ngeom):
             name = model.geom(geom).name
@@ -171,7 +171,7 @@ class PushSim(BlockFrames):
             raise ValueError(f"max_episode_blocks: got {max_episode_blocks!r}, allowed are None and 1, 2, 3, ...")
         if not (isinstance(size, int) and size > 0):
             raise ValueError(f"size: got {size!r}, allowed are 1, 2, 3, ...")
-        env = OrderEnforcing(MujocoFetchPushEnv(reward_type="dense"))
+        env: gym.Env = OrderEnforcing(MujocoFetchPushEnv(reward_type="dense"))
         if max_episode_blocks is not None:
             env = TimeLimit(env, 4 * max_episode_blocks)
         super().__init__(_CloseUp(env, size), frames=4, size=size)
