@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,21 +13,60 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
 from astra_gym.actions import Modality
-from astra_gym.envs.starts import choose_start
-from astra_gym.prompts import scenario_of
+from astra_gym.envs.starts import draw_beginnings
 
 if TYPE_CHECKING:
     import torch
 
     from astra_gym.bundles import Start
     from astra_gym.envs.window import Window
-    from astra_gym.world import WorldStep
+    from astra_gym.world import World, WorldStep
 
 OBS_TYPES = ("block", "frame", "latent")
 RENDER_MODES = ("rgb_array", "rgb_array_list", "human")
 LATENT_BOUND = 16.0
 """Latent observations are clipped to this; each channel has unit variance over real frames."""
 MAX_HELD_KEYS = 4
+
+
+def check_views(render_mode: str | None, obs_type: str, render_modes: Sequence[str] = RENDER_MODES) -> None:
+    """Raise a ValueError if what is to be seen of a world is not among what there is."""
+    if render_mode is not None and render_mode not in render_modes:
+        raise ValueError(f"render_mode: got {render_mode!r}, allowed are None and {render_modes}")
+    if obs_type not in OBS_TYPES:
+        raise ValueError(f"obs_type: got {obs_type!r}, allowed are {OBS_TYPES}")
+
+
+def make_world(
+    world: str | Path,
+    scenarios: Sequence[str],
+    device: str | torch.device,
+    dtype: str | torch.dtype | None,
+    num_inference_steps: int | None,
+    guidance_scale: float | None,
+) -> World:
+    """A batch with one world of each of ``scenarios``; the arguments are those of :class:`AstraEnv`."""
+    if num_inference_steps is not None and not (isinstance(num_inference_steps, int) and num_inference_steps > 0):
+        raise ValueError(f"num_inference_steps: got {num_inference_steps!r}, allowed are None and 1, 2, 3, ...")
+    if guidance_scale is not None and not 0 <= guidance_scale < float("inf"):
+        raise ValueError(f"guidance_scale: got {guidance_scale!r}, allowed are None and numbers from 0")
+
+    from astra_gym.bundles import load_bundle
+    from astra_gym.world import World
+
+    bundle = load_bundle(world, device=device, dtype=dtype)
+    if untrained := [name for name in scenarios if name not in bundle.starts]:
+        raise ValueError(f"world: {world!r} was not trained for {untrained[0]!r}, only {list(bundle.starts)}")
+    return World(bundle, len(scenarios), scenarios, num_inference_steps, guidance_scale)
+
+
+def observation_space(world: World, obs_type: str) -> spaces.Box:
+    """The space of what is seen of one world."""
+    config, model = world.bundle.config, world.bundle.transformer.config
+    frame = (config.frame_size, config.frame_size, 3)
+    if obs_type == "latent":
+        return spaces.Box(-LATENT_BOUND, LATENT_BOUND, (model.in_channels, *model.latent_size), np.float32)
+    return spaces.Box(0, 255, frame if obs_type == "frame" else (config.frames_per_block, *frame), np.uint8)
 
 
 class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
@@ -68,50 +108,23 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         guidance_scale: float | None = None,
         info_routing: bool = False,
     ):
-        if render_mode is not None and render_mode not in RENDER_MODES:
-            raise ValueError(f"render_mode: got {render_mode!r}, allowed are None and {RENDER_MODES}")
-        if obs_type not in OBS_TYPES:
-            raise ValueError(f"obs_type: got {obs_type!r}, allowed are {OBS_TYPES}")
-        if num_inference_steps is not None and not (isinstance(num_inference_steps, int) and num_inference_steps > 0):
-            raise ValueError(f"num_inference_steps: got {num_inference_steps!r}, allowed are None and 1, 2, 3, ...")
-        if guidance_scale is not None and not 0 <= guidance_scale < float("inf"):
-            raise ValueError(f"guidance_scale: got {guidance_scale!r}, allowed are None and numbers from 0")
-
-        from astra_gym.bundles import load_bundle
-        from astra_gym.world import World
-
-        bundle = load_bundle(world, device=device, dtype=dtype)
-        if self.modality.name not in bundle.starts:
-            raise ValueError(f"world: {world!r} was not trained for {self.modality.name!r}, only {list(bundle.starts)}")
-        self._world = World(
-            bundle,
-            modality=self.modality.name,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-        )
-        self._bank = bundle.starts[self.modality.name]
+        check_views(render_mode, obs_type)
+        self._world = make_world(world, [self.modality.name], device, dtype, num_inference_steps, guidance_scale)
         self.render_mode = render_mode
         self.obs_type = obs_type
         self.info_routing = info_routing
 
-        config = bundle.config
+        config = self._world.bundle.config
         self.fps: int = self.modality.fps
         """Frames of video a second."""
         per_second = self.fps if render_mode in (None, "human") else round(self.fps / config.frames_per_block)
         self.metadata = type(self).metadata | {"render_fps": per_second}
         self.action_space = self.modality.action_space
-        self.observation_space = self._make_observation_space()
+        self.observation_space = observation_space(self._world, obs_type)
         self._start: Start | None = None
         self._frames = np.zeros((config.frames_per_block, config.frame_size, config.frame_size, 3), np.uint8)
         self._latent = np.zeros(0, np.float32)
         self._window: Window | None = None
-
-    def _make_observation_space(self) -> spaces.Box:
-        config = self._world.bundle.config
-        frame = (config.frame_size, config.frame_size, 3)
-        if self.obs_type == "latent":
-            return spaces.Box(-LATENT_BOUND, LATENT_BOUND, self._bank[0].latents.shape[1:], np.float32)
-        return spaces.Box(0, 255, frame if self.obs_type == "frame" else (config.frames_per_block, *frame), np.uint8)
 
     @property
     def start(self) -> Start:
@@ -143,19 +156,12 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
             ValueError: naming the option that is wrong.
         """
         super().reset(seed=seed)
-        drawn = int(self.np_random.integers(len(self._bank)))
-        world_seed = int(self.np_random.integers(2**31))
-        start = choose_start(self._world, self.modality, self._bank, options, drawn)
-        self._frames = self._world.reset([start], [world_seed], prompts=[self._told(options)])[0]
-        self._latent = start.latents[-1].float().cpu().numpy()
-        self._start = start
+        [beginning] = draw_beginnings(self._world, self.modality, [self.np_random], options)
+        self._frames = self._world.reset([beginning.start], [beginning.seed], prompts=[beginning.prompt])[0]
+        self._latent = beginning.start.latents[-1].float().cpu().numpy()
+        self._start = beginning.start
         self._show()
         return self._observation(), self._info(None)
-
-    def _told(self, options: dict[str, Any] | None) -> str | None:
-        """The scenario that the world is told it is in."""
-        prompt = (options or {}).get("prompt", self.modality.name)
-        return scenario_of(prompt, list(self._world.bundle.transformer.config.modalities))
 
     def step(self, action: np.ndarray):
         """Hold ``action`` for one block of frames; values beyond the action space are clipped.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from astra_gym.actions import Modality
 from astra_gym.media import load_image, load_video
+from astra_gym.prompts import scenario_of
 
 if TYPE_CHECKING:
     import torch
@@ -20,23 +22,44 @@ OPTIONS = ("start", "image", "video", "actions", "prompt")
 """Keys of ``reset(options=...)``."""
 
 
-def choose_start(
-    world: World, modality: Modality, bank: StartBank, options: Mapping[str, Any] | None, drawn: int
-) -> Start:
-    """The start that ``options`` ask for.
+@dataclass(frozen=True)
+class Beginning:
+    """What a world needs to begin an episode."""
+
+    start: Start
+    """What it remembers."""
+    seed: int
+    """Of everything that it draws later."""
+    prompt: str | None
+    """The scenario that it is told it is in, None for nothing."""
+
+
+def draw_beginnings(
+    world: World, modality: Modality, generators: Sequence[np.random.Generator], options: Mapping[str, Any] | None
+) -> list[Beginning]:
+    """Beginnings of several episodes of one scenario.
 
     Args:
-        world: encodes pictures and videos.
-        modality: of the environment's actions.
-        bank: the bundle's starts for this environment.
-        options: of ``reset``; at most one of "start", "image" and "video", and "actions" only beside "video"; "prompt"
-            is left to the caller.
-        drawn: place of the bank to use when the options name no beginning.
+        world: encodes pictures and videos, and has the bank of starts.
+        modality: of the scenario.
+        generators: of random numbers, one for each episode.
+        options: of ``reset``, for all of them: at most one of "start", "image" and "video", and "actions" only beside
+            "video"; "prompt".
 
     Raises:
-        ValueError: naming the option that is wrong.
+        ValueError: naming the option that is wrong; nothing has been drawn then.
     """
     options = dict(options or {})
+    bank = world.bundle.starts[modality.name]
+    given = _given_start(world, modality, bank, options)
+    known = list(world.bundle.transformer.config.modalities)
+    prompt = scenario_of(options.get("prompt", modality.name), known)
+    drawn = [(int(rng.integers(len(bank))), int(rng.integers(2**31))) for rng in generators]
+    return [Beginning(bank[place] if given is None else given, seed, prompt) for place, seed in drawn]
+
+
+def _given_start(world: World, modality: Modality, bank: StartBank, options: Mapping[str, Any]) -> Start | None:
+    """The start that ``options`` ask for, None if they name no beginning."""
     if unknown := [key for key in options if key not in OPTIONS]:
         raise ValueError(f"options: got unknown key {unknown[0]!r}, allowed are {OPTIONS}")
     given = [key for key in ("start", "image", "video") if options.get(key) is not None]
@@ -48,7 +71,7 @@ def choose_start(
         return _image_start(world, modality, options["image"])
     if given == ["video"]:
         return _video_start(world, modality, options["video"], options.get("actions"))
-    return bank[_bank_index(options["start"], len(bank)) if given else drawn]
+    return bank[_bank_index(options["start"], len(bank))] if given else None
 
 
 def _bank_index(start: Any, size: int) -> int:
