@@ -86,7 +86,7 @@ class World:
         """Begin episodes in all worlds, or in some.
 
         Args:
-            starts: one for each world that is reset, all of the same length; of its scenario.
+            starts: one for each world that is reset, of its scenario; those of the same length are taken together.
             seeds: of each one's random numbers.
             worlds: which worlds; None for all.
             prompts: for each one the scenario that the model is told it is in, None to tell it nothing; by default its
@@ -100,9 +100,19 @@ class World:
             raise ValueError(f"reset: got {len(starts)} starts and {len(seeds)} seeds for {len(chosen)} worlds")
         for world, seed in zip(chosen, seeds, strict=True):
             self._generators[world].manual_seed(int(seed))
+        told = [self.modalities[world] for world in chosen] if prompts is None else prompts
+        config = self.bundle.config
+        frames = np.empty((len(chosen), config.frames_per_block, config.frame_size, config.frame_size, 3), np.uint8)
+        for length in sorted({len(start.latents) for start in starts}):
+            alike = [i for i, start in enumerate(starts) if len(start.latents) == length]
+            newest = self._begin([starts[i] for i in alike], [chosen[i] for i in alike], [told[i] for i in alike])
+            frames[alike] = self.decode(newest)
+        return frames
+
+    def _begin(self, starts: list[Start], chosen: list[int], told: list[str | None]) -> Tensor:
+        """Replace the history of the chosen worlds by starts of one length; their newest latents."""
         latents = torch.stack([start.latents for start in starts]).to(self.device)
         actions = self._route(_stack_rows([start.rows for start in starts]), chosen)
-        told = [self.modalities[world] for world in chosen] if prompts is None else prompts
         prompt = self.bundle.transformer.prompt(told)
         if prompt is not None and self._prompts is not None:
             self._prompts[chosen] = prompt
@@ -116,15 +126,16 @@ class World:
         self._previous[chosen] = previous
         for world in chosen:
             self._begun[world] = True
-        return self.decode(latents[:, -1])
+        return latents[:, -1]
 
     @torch.inference_mode()
-    def step(self, rows: np.ndarray) -> WorldStep:
+    def step(self, rows: np.ndarray, out: np.ndarray | None = None) -> WorldStep:
         """Generate the next block of every world.
 
         Args:
             rows: float32 (B, row_dim), see :meth:`astra_gym.actions.Modality.rows`; in a mixed batch, shorter rows are
                 padded with zeros at the end.
+            out: uint8 (B, K, H, W, 3), where to write the frames; None for a new array.
 
         Raises:
             RuntimeError: if a world has not been reset.
@@ -156,7 +167,7 @@ class World:
         ending_reward = torch.tensor([ending_rewards.get(name, 0.0) for name in self.modalities], device=self.device)
         terminated = (ending > 0) & can_end
         return WorldStep(
-            frames=self.decode(latents),
+            frames=self.decode(latents, out),
             latents=latents.float(),
             reward=torch.where(terminated, ending_reward, reward).cpu().numpy(),
             terminated=terminated.cpu().numpy(),
@@ -171,11 +182,14 @@ class World:
         return self.bundle.autoencoder.encode(to_model(frames).to(self.bundle.autoencoder.dtype)).float()
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor) -> np.ndarray:
-        """Latents (n, C, h, w) to frames uint8 (n, K, H, W, 3)."""
+    def decode(self, latents: Tensor, out: np.ndarray | None = None) -> np.ndarray:
+        """Latents (n, C, h, w) to frames uint8 (n, K, H, W, 3), which are written into ``out`` if it is given."""
         autoencoder = self.bundle.autoencoder
-        frames = autoencoder.decode(latents.to(self.device, autoencoder.dtype))
-        return to_pixels(frames).contiguous().cpu().numpy()
+        frames = to_pixels(autoencoder.decode(latents.to(self.device, autoencoder.dtype)))
+        if out is None:
+            out = np.empty(frames.shape, np.uint8)
+        torch.from_numpy(out).copy_(frames)
+        return out
 
     def state(self) -> dict[str, Any]:
         """A snapshot of every world: history, random numbers. Give it to :meth:`load_state` to go on from there."""
