@@ -44,11 +44,11 @@ _FINGERS = ("r_gripper_finger_link", "l_gripper_finger_link")
 class _CloseUp(gym.Wrapper):
     """FetchPush whose observation is a picture from a near camera; what it looks like is drawn at each reset."""
 
-    def __init__(self, env: gym.Env, size: int):
+    def __init__(self, env: Any, size: int):
         super().__init__(env)
-        self.fetch: Any = env.unwrapped
+        self.fetch = env.unwrapped
         self.observation_space = spaces.Box(0, 255, (size, size, 3), np.uint8)
-        model: Any = self.fetch.model
+        model = self.fetch.model
         drawn = {f"robot0:{name}" for name in _JOINTS + _LIMBS + _FINGERS} | {"floor0", "object0"}
         for geom in range(model.ngeom):
             name = model.geom(geom).name
@@ -109,7 +109,7 @@ class _CloseUp(gym.Wrapper):
         model.vis.headlight.ambient[:] = rng.uniform(0.28, 0.38)
         model.vis.headlight.diffuse[:] = 0.2
 
-        self.camera.lookat[:] = 1.34, 0.75, 0.45
+        self.camera.lookat[:] = 1.36, 0.75, 0.45
         self.camera.azimuth = 90.0 + rng.uniform(-12, 12)
         self.camera.elevation = rng.uniform(-48, -43)
         self.camera.distance = rng.uniform(0.73, 0.80)
@@ -226,7 +226,7 @@ class PusherSkill:
 
 _KINDS = {
     "goal": (0.45, 0.40, 0.05, 0.3, 0.03, 0.5),
-    "places": (0.27, 0.50, 0.10, 1.0, 0.05, 0.5),
+    "places": (0.27, 0.50, 0.06, 1.0, 0.05, 0.5),
     "explore": (0.23, 0.40, 0.10, 0.5, 0.6, 1.0),
     "wild": (0.05, 0.60, 0.20, 0.5, 1.0, 1.0),
 }
