@@ -81,13 +81,16 @@ class LatentEpisodes:
 
 
 @torch.inference_mode()
-def encode_blocks(autoencoder: BlockAutoencoder, blocks: np.ndarray, batch_size: int = 64) -> torch.Tensor:
-    """uint8 blocks ``(N, K, H, W, 3)`` to float32 latents ``(N, C, h, w)`` on the CPU."""
+def encode_blocks(
+    autoencoder: BlockAutoencoder, blocks: np.ndarray, batch_size: int = 64, bf16: bool = False
+) -> torch.Tensor:
+    """uint8 blocks ``(N, K, H, W, 3)`` to float32 latents ``(N, C, h, w)`` on the CPU, computed in bfloat16 if asked."""
     device = autoencoder.device
     latents = []
     for i in range(0, len(blocks), batch_size):
         batch = torch.from_numpy(blocks[i : i + batch_size]).to(device)
-        latents.append(autoencoder.encode(to_model(batch).to(autoencoder.dtype)).float().cpu())
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            latents.append(autoencoder.encode(to_model(batch).to(autoencoder.dtype)).float().cpu())
     return torch.cat(latents)
 
 
@@ -110,7 +113,7 @@ def latent_episodes(path: Path, autoencoder: BlockAutoencoder) -> LatentEpisodes
     total = open_storage(path).total_episodes
     for episode in tqdm(read_episodes(path), total=total, desc=f"encode {path}", unit="episode"):
         steps, dim = episode.actions.shape
-        parts["latents"].append(encode_blocks(autoencoder, episode.blocks).half())
+        parts["latents"].append(encode_blocks(autoencoder, episode.blocks, bf16=True).half())
         parts["actions"].append(np.concatenate([np.full((1, dim), np.nan, np.float32), episode.actions]))
         parts["rewards"].append(np.concatenate([np.zeros(1, np.float32), episode.rewards]))
         parts["terminations"].append(np.concatenate([np.zeros(1, bool), episode.terminations]))

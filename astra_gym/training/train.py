@@ -27,10 +27,10 @@ STAGES = ("autoencoder", "decoder", "world", "bundle")
 class TransformerSize:
     """Size of the transformer."""
 
-    heads: int = 4
+    heads: int = 6
     head_dim: int = 64
-    layers: int = 6
-    ffn_dim: int = 1024
+    layers: int = 4
+    ffn_dim: int = 1536
     window: int = 6
     """Latent frames of history attended to in full."""
     summary_window: int = 10
@@ -78,7 +78,7 @@ class TrainArgs:
     transformer: TransformerSize = field(default_factory=TransformerSize)
     world: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=6_000, lr=1e-3, muon_lr=0.02, warmup=100, decay_share=0.5, validate_every=250
+            steps=4_000, lr=1e-3, muon_lr=0.02, warmup=100, decay_share=0.85, validate_every=250, checkpoint_every=50
         )
     )
     world_loss: WorldLossConfig = field(default_factory=WorldLossConfig)

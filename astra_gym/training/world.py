@@ -53,8 +53,8 @@ class WorldLossConfig:
     own_history_frames: int = 5
     """Longest run of own frames before a target."""
     head_weight: float = 0.1
-    balance_weight: float = 0.01
-    specialisation_weight: float = 0.01
+    balance_weight: float = 0.02
+    specialisation_weight: float = 0.02
     prompt_dropout: float = 0.2
     """Share of the clips whose scenario prompt is hidden, so that a world also goes on without one."""
 
