@@ -23,6 +23,7 @@ POLICIES: dict[str, str] = {
     "random": "astra_gym.data.collect:random_policy",
     "mixed-driver": "astra_gym.simulators.car_racing:mixed_driver",
     "mixed-pusher": "astra_gym.simulators.push:mixed_pusher",
+    "mixed-racer": "astra_gym.simulators.gates:mixed_racer",
     "mixed-pilot": "astra_gym.simulators.room:mixed_pilot",
 }
 """Short names of policy factories; any other is given as ``package.module:function``."""
