@@ -7,6 +7,7 @@ from astra_gym.envs.drone import AstraDroneEnv
 from astra_gym.envs.frame_by_frame import FrameByFrame
 from astra_gym.envs.manipulation import AstraManipulationEnv
 from astra_gym.envs.released_camera import AstraReleasedCameraEnv
+from astra_gym.envs.released_drone import AstraReleasedDroneEnv
 from astra_gym.envs.released_manipulation import AstraReleasedManipulationEnv
 from astra_gym.envs.street import AstraStreetEnv
 
@@ -17,6 +18,7 @@ __all__ = [
     "AstraEnv",
     "AstraManipulationEnv",
     "AstraReleasedCameraEnv",
+    "AstraReleasedDroneEnv",
     "AstraReleasedManipulationEnv",
     "AstraStreetEnv",
     "FrameByFrame",

@@ -172,7 +172,7 @@ class DroneSim(BlockFrames):
     it, from either side. The frame of a crash counts -10 instead.
 
     ## Starting State
-    The seed draws everything: 8 to 12 gates 4 to 6 m apart at heights of 1.2 to 2.4 m, what stands on and around the
+    The seed draws everything: 9 to 11 gates 4 to 6 m apart at heights of 1.2 to 2.4 m, what stands on and around the
     field, colours and light. The drone hovers 3 to 4.5 m before the first gate and roughly faces it.
 
     ## Episode End
