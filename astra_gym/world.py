@@ -140,8 +140,7 @@ class World:
         Raises:
             RuntimeError: if a world has not been reset.
         """
-        if not all(self._begun):
-            raise RuntimeError(f"step: reset worlds {[i for i, begun in enumerate(self._begun) if not begun]} first")
+        self._require_begun("step")
         everyone = range(self.num_worlds)
         action_rows = torch.as_tensor(rows)
         # The one line that routes an action: projector of its modality, router, weights of the experts.
@@ -157,8 +156,38 @@ class World:
             free,
             self._prompts,
         )
+        reward, terminated = self._remember(latents, actions)
+        return WorldStep(
+            frames=self.decode(latents, out),
+            latents=latents.float(),
+            reward=reward,
+            terminated=terminated,
+            routing=actions.weights.float().cpu().numpy(),
+        )
+
+    @torch.inference_mode()
+    def observe(self, latents: Tensor, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take in the next block of every world as it truly was, instead of generating it.
+
+        Args:
+            latents: float32 (B, C, h, w), the block's latent frame.
+            rows: of the actions that led to it, as for :meth:`step`.
+
+        Returns:
+            Reward float32 (B,) and termination bool (B,), as the heads read them from that block.
+
+        Raises:
+            RuntimeError: if a world has not been reset.
+        """
+        self._require_begun("observe")
+        actions = self._route(torch.as_tensor(rows), range(self.num_worlds))
+        return self._remember(latents.to(self.device), actions)
+
+    def _remember(self, latents: Tensor, actions: RoutedActions) -> tuple[np.ndarray, np.ndarray]:
+        """Add the newest block of every world to its history and read its reward and termination."""
+        noise = self._noise(range(self.num_worlds))
         self._previous, features = self.dynamics.commit(
-            self.memory, latents, actions, self._previous, self._noise(everyone), self._prompts
+            self.memory, latents, actions, self._previous, noise, self._prompts
         )
         standard, ending = self.bundle.heads(features, actions.code, self.modalities)
         reward = self.bundle.heads.reward_units(standard, self.modalities)
@@ -166,13 +195,7 @@ class World:
         can_end = torch.tensor([name in ending_rewards for name in self.modalities], device=self.device)
         ending_reward = torch.tensor([ending_rewards.get(name, 0.0) for name in self.modalities], device=self.device)
         terminated = (ending > 0) & can_end
-        return WorldStep(
-            frames=self.decode(latents, out),
-            latents=latents.float(),
-            reward=torch.where(terminated, ending_reward, reward).cpu().numpy(),
-            terminated=terminated.cpu().numpy(),
-            routing=actions.weights.float().cpu().numpy(),
-        )
+        return torch.where(terminated, ending_reward, reward).cpu().numpy(), terminated.cpu().numpy()
 
     @torch.inference_mode()
     def encode(self, video: np.ndarray) -> Tensor:
@@ -212,6 +235,11 @@ class World:
             generator.set_state(saved)
         self._begun = list(state["begun"])
         self._prompts = None if state["prompts"] is None else state["prompts"].clone()
+
+    def _require_begun(self, caller: str) -> None:
+        if not all(self._begun):
+            waiting = [i for i, begun in enumerate(self._begun) if not begun]
+            raise RuntimeError(f"{caller}: reset worlds {waiting} first")
 
     def _route(self, rows: Tensor, worlds: Sequence[int]) -> RoutedActions:
         names = [self.modalities[world] for world in worlds]

@@ -3,44 +3,91 @@
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 import astra_gym  # noqa: F401
-from astra_gym.actions import DRIVE
+from astra_gym.actions import CAMERA, DRIVE
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 pytest.importorskip("Box2D")
 pytest.importorskip("minari")
 pytest.importorskip("skimage")
 
+from astra_gym.bundles import Bundle, Start, StartBank, WorldConfig, load_bundle  # noqa: E402
+from astra_gym.data.collect import CollectArgs, collect  # noqa: E402
 from astra_gym.data.episodes import read_episodes  # noqa: E402
 from astra_gym.evaluation import heads, heldout, metrics, report  # noqa: E402
+from astra_gym.evaluation.bars import bars  # noqa: E402
 from astra_gym.evaluation.control import driving_clips  # noqa: E402
+from astra_gym.evaluation.drift import actions_from  # noqa: E402
 from astra_gym.evaluation.egomotion import displacement, speed_and_turn  # noqa: E402
 from astra_gym.evaluation.evaluate import EvaluateArgs, evaluate  # noqa: E402
-from astra_gym.evaluation.rollout import Rollout, roll  # noqa: E402
+from astra_gym.evaluation.rollout import Reading, Rollout, read_truth, roll  # noqa: E402
+from astra_gym.evaluation.routing import routed_as  # noqa: E402
 from astra_gym.evaluation.speed import measure_speed  # noqa: E402
+from astra_gym.evaluation.tables import markdown  # noqa: E402
+from astra_gym.models.heads import RewardHeads  # noqa: E402
+from astra_gym.models.transformer import AstraTransformer  # noqa: E402
 from astra_gym.simulators.car_racing import Driver, DriverSkill  # noqa: E402
+from astra_gym.world import World  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def dataset(episodes):
-    return episodes / "train"
+def recorded(episodes):
+    return list(read_episodes(episodes / "train"))
 
 
 @pytest.fixture(scope="module")
-def recorded(dataset):
-    return list(read_episodes(dataset))
+def data(episodes, tmp_path_factory):
+    """Folder in which the episodes that have a car at speed are the held-out ones."""
+    folder = tmp_path_factory.mktemp("heldout")
+    (folder / "drive").mkdir()
+    (folder / "drive" / "val").symlink_to(episodes / "train")
+    return folder
 
 
 @pytest.fixture(scope="module")
 def bundle():
-    from astra_gym.bundles import load_bundle
-
     return load_bundle("small")
+
+
+@pytest.fixture(scope="module")
+def joint(bundle, data, tmp_path_factory):
+    """Folder of an untrained world of two scenarios; the held-out episodes of the second join those of the first."""
+    pytest.importorskip("mujoco")
+    collect(
+        CollectArgs(
+            env="AstraSim/Camera-v0",
+            policy="mixed-pilot",
+            output=data / "camera" / "val",
+            episodes=2,
+            blocks=16,
+            first_seed=1_000_000,
+            workers=1,
+        )  # fmt: skip
+    )
+    torch.manual_seed(0)
+    transformer = AstraTransformer(
+        in_channels=bundle.autoencoder.config.latent_channels, num_attention_heads=2, attention_head_dim=24,
+        num_layers=1, ffn_dim=32, window=2, summary_window=2, scenario_prompt=True,
+        modalities={"drive": DRIVE.row_dim, "camera": CAMERA.row_dim},
+    )  # fmt: skip
+    torch.nn.init.normal_(transformer.proj_out.weight, std=0.1)
+    reward_heads = RewardHeads(feature_dim=96, action_dim=25, rewards={"drive": (1.0, 2.0), "camera": (0.0, 1.0)})
+    config = WorldConfig(num_inference_steps=1)
+    world = Bundle(config, transformer, bundle.autoencoder, reward_heads, starts={})
+    for modality in (DRIVE, CAMERA):
+        clips = heldout.opening_clips(list(read_episodes(data / modality.name / "val")), 2, context=4)
+        starts = [heldout.as_start(World(world, modality=modality.name), modality, clip) for clip in clips]
+        world.starts[modality.name] = StartBank.from_starts(starts)
+    folder = tmp_path_factory.mktemp("joint")
+    world.save(folder)
+    return folder
 
 
 def test_psnr_and_squared_error_of_a_known_difference():
@@ -95,17 +142,32 @@ def test_no_motion_between_equal_frames(recorded):
     np.testing.assert_allclose(displacement(frame, frame), 0.0, atol=1e-6)
 
 
-def test_clips_move_do_not_overlap_and_are_the_same_again(recorded):
+def test_clips_move_their_futures_do_not_overlap_and_they_are_the_same_again(recorded):
     clips = heldout.choose_clips(recorded, count=5, context=4, future=3, seed=0)
     again = heldout.choose_clips(recorded, count=5, context=4, future=3, seed=0)
     assert [(c.episode.seed, c.first) for c in clips] == [(c.episode.seed, c.first) for c in again]
     for clip in clips:
         assert len(clip.context_blocks) == 4 and len(clip.future_blocks) == len(clip.future_actions) == 3
-        assert (heldout.motion(clip.episode)[clip.first - 1 : clip.now + 3] > 0.5).all()
+        assert (heldout.motion(clip.episode)[clip.first - 1 : clip.now + 3] > 0.5).mean() >= 0.9
     for a, b in zip(clips, clips[1:], strict=False):
-        assert a.episode is not b.episode or abs(a.first - b.first) >= 7
-    with pytest.raises(ValueError, match="clips: got 1000"):
-        heldout.choose_clips(recorded, count=1000, context=4, future=3, seed=0)
+        assert a.episode is not b.episode or abs(a.first - b.first) >= 3
+    most = heldout.choose_clips(recorded, count=1000, context=4, future=3, seed=0)
+    assert 5 <= len(most) <= 3 * 7
+    with pytest.raises(ValueError, match="data: no held-out episode has 1003 blocks"):
+        heldout.choose_clips(recorded, count=5, context=1000, future=3, seed=0)
+
+
+def test_no_clip_ends_its_episode(recorded):
+    ended = dataclasses.replace(recorded[0], terminations=np.eye(24, dtype=bool)[-1])
+    clips = heldout.choose_clips([ended], count=100, context=2, future=1, seed=0)
+    assert max(clip.now + clip.future for clip in clips) == 23
+
+
+def test_drift_goes_on_with_the_actions_of_the_episodes_that_follow(recorded):
+    clip = heldout.opening_clips(recorded[1:], 1, context=4)[0]
+    assert clip.first == 1 and clip.now == 4
+    wanted = np.concatenate([recorded[i].actions for i in (1, 2, 0)])[4:64]
+    np.testing.assert_array_equal(actions_from(clip, recorded, 60), wanted)
 
 
 def test_ending_clips_end_with_the_episode(recorded):
@@ -125,9 +187,55 @@ def test_termination_counts_hits_and_false_alarms(recorded):
     terminated[0, 7] = terminated[1, 2] = True  # a hit, a false alarm, a miss
     ending = Rollout(np.zeros(0), np.zeros(0), terminated)
     going_on = Rollout(np.zeros(0), np.zeros(0), np.array([[False, True], [False, False]]))
-    figures = heads.judge_termination(ending, clips, going_on)
+    figures = heads.dreamt_termination(ending, clips, going_on)
     assert figures["precision"] == pytest.approx(1 / 3) and figures["recall"] == pytest.approx(1 / 3)
+    assert figures["f1"] == pytest.approx(1 / 3)
     assert figures["recall_by_blocks_before_end"] == {"8": pytest.approx(1 / 3)}
+
+
+def test_reward_is_judged_where_no_end_is_or_is_said_to_be():
+    truth = np.arange(18, dtype=np.float32) % 5
+    reading = Reading(np.append(2 * truth + 1, -100.0), np.zeros(19, bool))
+    figures = heads.judge_reward([reading], [truth])
+    assert figures["correlation_per_block"] == pytest.approx(1) and figures["blocks"] == 18
+    assert figures["correlation_of_sums"] == pytest.approx(1) and figures["summed_blocks"] == 8
+    reading.terminated[3], reading.rewards[3] = True, -100.0
+    figures = heads.judge_reward([reading], [truth])
+    assert figures["correlation_per_block"] == pytest.approx(1) and figures["blocks"] == 17
+
+
+def test_observed_blocks_are_history_like_those_of_a_start(bundle, recorded):
+    clip = heldout.opening_clips(recorded, 1, context=5)[0]
+    start = heldout.as_start(World(bundle), DRIVE, clip)
+    together, one_by_one = World(bundle), World(bundle)
+    together.reset([start], [7])
+    one_by_one.reset([Start(start.latents[:1], start.rows[:1])], [7])
+    for latents, row in zip(start.latents[1:], start.rows[1:], strict=True):
+        one_by_one.observe(latents[None], row[None].numpy())
+    row = DRIVE.rows(clip.episode.actions[clip.now])[None]
+    frames = [world.step(row).frames.astype(int) for world in (together, one_by_one)]
+    assert np.abs(frames[0] - frames[1]).max() <= 1
+    with pytest.raises(RuntimeError, match="observe: reset worlds"):
+        World(bundle).observe(start.latents[:1], row)
+
+
+def test_heads_are_read_from_episodes_of_any_length(bundle, recorded):
+    shorter = dataclasses.replace(recorded[1], blocks=recorded[1].blocks[:7], actions=recorded[1].actions[:6])
+    readings = read_truth(World(bundle, 2), DRIVE, [recorded[0], shorter, recorded[2]], seed=0)
+    assert [len(reading.rewards) for reading in readings] == [24, 6, 24]
+    alone = read_truth(World(bundle, 1), DRIVE, [shorter], seed=1)
+    np.testing.assert_allclose(readings[1].rewards, alone[0].rewards, atol=1e-3)
+
+
+def test_actions_can_be_sent_through_chosen_experts(bundle):
+    encoder = bundle.transformer.action_encoder
+    rows = torch.from_numpy(DRIVE.rows(np.array([[0.5, 0.2, 0.0], [-1.0, 0.0, 1.0]])))
+    own = encoder(rows, "drive")
+    with routed_as(encoder, torch.eye(encoder.num_experts)[1]):
+        swapped = encoder(rows, "drive")
+    np.testing.assert_array_equal(swapped.weights, torch.eye(encoder.num_experts)[[1, 1]])
+    np.testing.assert_array_equal(swapped.code, own.code)
+    np.testing.assert_array_equal(encoder(rows, "drive").weights, own.weights)
 
 
 def test_driving_clips_are_on_the_road(recorded):
@@ -139,8 +247,6 @@ def test_driving_clips_are_on_the_road(recorded):
 
 
 def test_roll_in_batches_follows_the_starts(bundle, recorded):
-    from astra_gym.world import World
-
     world = World(bundle, num_worlds=2)
     clips = heldout.choose_clips(recorded, count=3, context=4, future=2, seed=0)
     starts = [heldout.as_start(world, DRIVE, clip) for clip in clips]
@@ -154,30 +260,73 @@ def test_roll_in_batches_follows_the_starts(bundle, recorded):
     np.testing.assert_array_equal(together.blocks[2], last.blocks[0])
 
 
-def test_evaluate_measures_writes_and_repeats(dataset, tmp_path):
+def test_evaluate_measures_writes_and_repeats(data, tmp_path):
     args = EvaluateArgs(
-        data=dataset, clips=3, batch=3, context=4, horizons=(1, 2), steps=(1,), drift_blocks=(1, 2), drift_worlds=1,
-        control_starts=1, parts=("fidelity", "control", "drift"), output=tmp_path / "a",
+        data=data, scenarios=("drive",), clips=3, batch=3, context=4, horizons=(1, 2), steps=(1,),
+        drift_blocks=(1, 2), drift_worlds=1, control_starts=1, parts=("fidelity", "control", "drift"),
+        output=tmp_path / "a",
     )  # fmt: skip
     figures = evaluate(args)
     again = evaluate(dataclasses.replace(args, output=tmp_path / "b"))
     assert json.dumps(figures) == json.dumps(again)
-    psnr = figures["fidelity"]["psnr"]
+    psnr = figures["scenarios"]["drive"]["fidelity"]["psnr"]
     assert set(psnr) == {"world, 1 step", "world, 2 steps", "copy last", "shuffled actions", "autoencoder"}
     assert all(len(values) == 2 for values in psnr.values())
-    for name in ("figures.json", "report.md", "fidelity.png", "control.png", "drift.png"):
+    pictures = ("control.png", "dream_drive.png", "drift_drive.png", "fidelity_drive.png")
+    for name in ("figures.json", "report.md", *pictures):
         assert (tmp_path / "a" / name).stat().st_size > 0
     assert "| blocks ahead | 1 | 2 |" in str(figures)
+
+
+def test_evaluate_judges_every_scenario_of_a_joint_world_and_its_routing(joint, data, tmp_path):
+    args = EvaluateArgs(
+        world=str(joint), data=data, clips=2, batch=2, context=4, horizons=(1, 4), steps=(1,),
+        drift_blocks=(1, 20), drift_worlds=1, parts=("fidelity", "drift", "routing"), output=tmp_path,
+    )  # fmt: skip
+    figures = evaluate(args)
+    assert list(figures["scenarios"]) == ["drive", "camera"]
+    for name, judged in figures["scenarios"].items():
+        assert set(judged) == {"fidelity", "reward", "drift"} and judged["fidelity"]["clips"] == 2
+        for picture in ("dream", "drift", "fidelity"):
+            assert (tmp_path / f"{picture}_{name}.png").stat().st_size > 0
+    routing = figures["routing"]
+    for name, other in (("drive", "camera"), ("camera", "drive")):
+        assert sum(routing["use"][name]) == pytest.approx(1)
+        assert list(routing["swap"][name]) == [other] and any(routing["swap"][name][other])
+    assert {bar.name.split(":")[0] for bar in bars(figures)} == {"drive", "camera"}
+    again = evaluate(dataclasses.replace(args, scenarios=("camera",), parts=("drift",), drift_blocks=(2,)))
+    assert again["scenarios"]["camera"]["drift"]["blocks"] == [2]
+    assert again["scenarios"]["drive"] == json.loads(json.dumps(figures["scenarios"]["drive"]))
+    assert again["scenarios"]["camera"]["fidelity"] == figures["scenarios"]["camera"]["fidelity"]
+    with pytest.raises(ValueError, match=r"scenarios: got \['boat'\], this world has \['drive', 'camera'\]"):
+        evaluate(dataclasses.replace(args, scenarios=("boat",)))
+
+
+def test_the_readme_gets_a_summary_and_the_model_card_everything(joint, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output, card = tmp_path / "out", joint / "README.md"
+    for document in (Path("README.md"), card):
+        document.write_text("<!-- figures -->\n<!-- /figures -->\n")
+    args = EvaluateArgs(
+        world=str(joint), data=data, scenarios=("camera",), clips=1, batch=1, context=4, horizons=(1,),
+        steps=(1,), drift_blocks=(1,), drift_worlds=1, parts=("fidelity", "drift"), output=output, write_docs=True,
+    )  # fmt: skip
+    evaluate(args)
+    assert "| camera |" in Path("README.md").read_text() and "fine detail" not in Path("README.md").read_text()
+    assert "| camera |" in card.read_text() and "fine detail" in card.read_text()
+    assert Path("docs/figures/dream_camera.png").stat().st_size > 0
 
 
 def test_speed_is_measured_in_a_process_of_its_own():
     figures = measure_speed("small", steps=4)
     assert figures["environment"]["frames_per_second"] > 0 and figures["environment"]["first_step_seconds"] > 0
     assert set(figures["world"]["frames_per_second_by_worlds"]) == {"1", "8", "32"}
-    assert "| `AstraDrive-v0` |" in report.markdown({"speed": figures})
+    assert "| `AstraDrive-v0` |" in markdown({"speed": figures})
 
 
-@pytest.mark.parametrize("change", [{"horizons": (4, 2)}, {"clips": 0}, {"steps": ()}, {"drift_blocks": (0, 1)}])
+@pytest.mark.parametrize(
+    "change", [{"scenarios": ("boat",)}, {"horizons": (4, 2)}, {"clips": 0}, {"steps": ()}, {"drift_blocks": (0, 1)}]
+)
 def test_wrong_arguments_are_named(change, tmp_path):
     with pytest.raises(ValueError, match=f"^{next(iter(change))}: got"):
         evaluate(EvaluateArgs(output=tmp_path, **change))
@@ -186,6 +335,7 @@ def test_wrong_arguments_are_named(change, tmp_path):
 def test_missing_data_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="data"):
         evaluate(EvaluateArgs(data=tmp_path / "none", output=tmp_path, parts=("fidelity",)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_tables_go_between_the_markers(tmp_path):
@@ -211,7 +361,19 @@ def test_bars_tell_what_is_met():
             "autoencoder": [34.0, 34.0, 34.0],
         },
     }
-    met = {bar.name: bar.met for bar in report.bars({"fidelity": fidelity})}
-    assert met["autoencoder, dB"] and met["below the ceiling after 1 block, dB"]
-    assert met["above copy last after 4 blocks, dB"] and met["above shuffled actions after 4 blocks, dB"]
-    assert not met["above shuffled actions after 8 blocks, dB"]
+    reward = {"true": {"correlation_per_block": 0.7}}
+    judged = {"drive": {"fidelity": fidelity}, "camera": {"fidelity": fidelity, "reward": reward}}
+    routing = {
+        "use": {"drive": [0.7, 0.3], "camera": [0.5, 0.5]},
+        "swap": {"drive": {"camera": [0.1, 0.4]}, "camera": {"drive": [0.5, 1.5]}},
+        "after": [1, 4],
+    }
+    met = {bar.name: bar.met for bar in bars({"scenarios": judged, "routing": routing})}
+    assert met["drive: autoencoder, dB"] and met["drive: below the ceiling after 1 block, dB"]
+    assert met["drive: above copy last after 4 blocks, dB"] and met["drive: above shuffled actions after 4 blocks, dB"]
+    assert not met["drive: above shuffled actions after 8 blocks, dB"]
+    assert "camera: above shuffled actions after 8 blocks, dB" not in met
+    assert not met["camera: reward on true frames, correlation per block"]
+    assert met["drive: share of the most used expert"] and not met["camera: share of the most used expert"]
+    assert met["camera: cost of swapped experts after 4 blocks, dB"]
+    assert not met["drive: cost of swapped experts after 4 blocks, dB"]

@@ -1,4 +1,4 @@
-"""What becomes of a world that lives on its own history: does it stay sharp, coloured and drivable?"""
+"""What becomes of a world that lives on its own history: does it keep its sharpness and its colours?"""
 
 from __future__ import annotations
 
@@ -6,160 +6,145 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
 from astra_gym.actions import Modality
-from astra_gym.bundles import Start
 from astra_gym.data.episodes import Episode
 from astra_gym.evaluation.fidelity import reconstruct
-from astra_gym.evaluation.metrics import fine_detail, gradient_magnitude, on_road, road_visible
+from astra_gym.evaluation.heldout import Clip, as_start
+from astra_gym.evaluation.metrics import fine_detail, gradient_magnitude
 from astra_gym.evaluation.pictures import save_grid
-from astra_gym.simulators import replay_start
 from astra_gym.world import World
 
 WINDOW = 8
 """A measure "after n blocks" is the mean over the blocks n - 7 to n: what single frames show differs too much."""
-SIMULATORS = 4
-"""Starts from which the agent also drives in the simulator, which takes longer than the dream."""
-STRIP = (1, 25, 125, 250, 500)
+STRIP = (1, 25, 125, 250, 500, 1000)
 """Blocks in the picture; four frames a block."""
 
-
-def dream(world: World, modality: Modality, starts: Sequence[Start], agent: str, blocks: int, seed: int):
-    """Let an agent drive a batch of worlds, one a start, on their own history.
-
-    Returns:
-        Blocks ``uint8 (N, blocks, K, H, W, 3)`` and terminations ``bool (N, blocks)``, which do not stop a world.
-    """
-    from astra_gym.agents.policies import make_agent
-
-    with gym.make("AstraSim/Drive-v0") as sim:
-        agents = [make_agent(agent, sim) for _ in starts]
-    for number, driver in enumerate(agents):
-        driver.reset(seed + number)
-    newest = world.reset(starts, [seed + number for number in range(len(starts))])
-    made, terminated = [], []
-    for _ in tqdm(range(blocks), unit="block", desc="drift: dream", leave=False):
-        actions = np.stack([driver.act(block) for driver, block in zip(agents, newest, strict=True)])
-        step = world.step(modality.rows(actions))
-        newest = step.frames
-        made.append(newest)
-        terminated.append(step.terminated)
-    return np.stack(made, 1), np.stack(terminated, 1)
+Measures = dict[str, Callable[[np.ndarray], Any]]
+"""Of frames ``uint8 (..., H, W, 3)``, by name."""
 
 
-def drive_simulator(starts: Sequence[Start], agent: str, blocks: int, seed: int) -> np.ndarray:
-    """The same agent from the same starts in the simulator, ``uint8 (N, blocks, K, H, W, 3)``.
+def colour(frames: np.ndarray) -> dict[str, list[float]]:
+    """Mean and standard deviation of red, green and blue."""
+    values = frames.reshape(-1, 3)
+    return {"mean": values.mean(0).round(2).tolist(), "std": values.std(0).round(2).tolist()}
 
-    An episode that ends on the way goes on with a new track.
-    """
-    from astra_gym.agents.policies import make_agent
 
-    made: list[list[np.ndarray]] = []
-    with (
-        gym.make("AstraSim/Drive-v0", max_episode_blocks=None, disable_env_checker=True) as sim,
-        tqdm(total=len(starts) * blocks, unit="block", desc="drift: simulator", leave=False) as bar,
-    ):
-        driver = make_agent(agent, sim)
-        for number, start in enumerate(starts):
-            block, _ = replay_start(sim, start)
-            driver.reset(seed + number)
-            made.append([])
-            for step in range(blocks):
-                block, _, terminated, truncated, _ = sim.step(driver.act(block))
-                made[-1].append(block)
-                if terminated or truncated:
-                    block, _ = sim.reset(seed=2_000_000 + 1000 * number + step)
-                    driver.reset(seed + number)
-                bar.update()
-    return np.array(made)
+def _mean(measure: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], float]:
+    return lambda frames: float(measure(frames).mean())
+
+
+MEASURES: Measures = {"gradient": _mean(gradient_magnitude), "detail": _mean(fine_detail), "colour": colour}
+"""Of any scenario."""
 
 
 def judge_drift(
     world: World,
     modality: Modality,
-    starts: Sequence[Start],
+    clips: Sequence[Clip],
     episodes: Sequence[Episode],
     horizons: Sequence[int],
-    agent: str,
     seed: int,
     output: Path,
 ) -> dict[str, Any]:
-    """Compare frames after many blocks of the world's own history with true frames.
+    """Let worlds run on with the actions of held-out episodes, and compare with true frames.
 
-    Sharpness is the mean gradient magnitude, detail the mean Laplacian. Both are set against the true held-out frames
-    that show a road. Since they depend on what is in the picture, sharpness is also set against what the same agent
-    sees from the same starts in the simulator.
+    Each world goes on with the actions of its own episode, and then with those of the episodes after it. So long as all
+    their own episodes last, the true frames are those of the same moments; after that, all that those episodes show.
 
     Args:
-        world: of as many worlds as there are starts.
-        modality: what an action means.
-        starts: with counterparts in the simulator.
+        world: of as many worlds as there are clips.
+        modality: of the scenario.
+        clips: the beginning of each world.
         episodes: held out.
         horizons: blocks after which to measure.
-        agent: name for ``astra_gym.agents.policies.make_agent``.
         seed: of the first world.
-        output: folder for ``drift.png``.
+        output: folder for the picture.
     """
-    blocks = max(horizons)
-    dreamt, terminated = dream(world, modality, starts, agent, blocks, seed)
-    driven = drive_simulator(starts[:SIMULATORS], agent, blocks, seed)
-    true = np.concatenate([episode.blocks[1:, -1] for episode in episodes])
-    true = true[road_visible(true)]
-    sharpness, detail = float(gradient_magnitude(true).mean()), float(fine_detail(true).mean())
+    world.reset([as_start(world, modality, clip) for clip in clips], [seed + number for number in range(len(clips))])
+    rows = modality.rows(np.stack([actions_from(clip, episodes, max(horizons)) for clip in clips]))
+    steps = tqdm(rows.swapaxes(0, 1), unit="block", desc=f"drift: {modality.name}", leave=False)
+    dreamt = np.stack([world.step(each).frames[:, -1] for each in steps], 1)
+    save_strip(output / f"drift_{modality.name}.png", dreamt, "Held-out actions on the world's own history")
+    own = [clip.episode for clip in clips]
+    shown = np.concatenate([episode.blocks[1:, -1] for episode in own])
+    truth = []
+    for horizon in horizons:
+        lasts = all(clip.now + horizon < len(clip.episode.blocks) for clip in clips)
+        moments = [clip.episode.blocks[window(horizon, clip.now + 1), -1] for clip in clips]
+        truth.append(np.concatenate(moments) if lasts else shown)
+    return against_truth(world, dreamt, truth, own, horizons, MEASURES)
+
+
+def actions_from(clip: Clip, episodes: Sequence[Episode], count: int) -> np.ndarray:
+    """``count`` actions: those of a clip's episode from its newest block on, then those of the episodes after it."""
+    place = next(i for i, episode in enumerate(episodes) if episode is clip.episode)
+    parts, length = [clip.episode.actions[clip.now :]], len(clip.episode.actions) - clip.now
+    while length < count:
+        place = (place + 1) % len(episodes)
+        parts.append(episodes[place].actions)
+        length += len(parts[-1])
+    return np.concatenate(parts)[:count]
+
+
+def window(horizon: int, first: int = 0) -> slice:
+    """The blocks over which a measure after ``horizon`` blocks is taken, where ``first`` is the place of the first."""
+    return slice(first + max(0, horizon - WINDOW), first + horizon)
+
+
+def course(frames: np.ndarray, horizons: Sequence[int], measures: Measures) -> dict[str, list]:
+    """Each measure of the newest frames ``(N, S, H, W, 3)`` in the window up to each horizon."""
+    return {name: [measure(frames[:, window(horizon)]) for horizon in horizons] for name, measure in measures.items()}
+
+
+def against_truth(
+    world: World,
+    dreamt: np.ndarray,
+    truth: Sequence[np.ndarray],
+    episodes: Sequence[Episode],
+    horizons: Sequence[int],
+    measures: Measures,
+) -> dict[str, Any]:
+    """The course of the measures in a dream, and its sharpness and detail as shares of those of true frames.
+
+    Sharpness is the mean gradient magnitude, detail the mean Laplacian.
+
+    Args:
+        world: for its autoencoder.
+        dreamt: newest frames ``uint8 (N, S, H, W, 3)``.
+        truth: true frames ``uint8 (n, H, W, 3)`` to compare with at each horizon.
+        episodes: of whose blocks some are sent through the autoencoder alone.
+        horizons: blocks after which to measure.
+        measures: those of :data:`MEASURES` and others.
+    """
+    seen = course(dreamt, horizons, measures)
+    true = {name: [measure(frames) for frames in truth] for name, measure in MEASURES.items()}
     sample = np.concatenate([episode.blocks[1::16] for episode in episodes])
-    reconstructed, sample = reconstruct(world, sample[None])[0, :, -1], sample[:, -1]
-    shown = [block for block in STRIP if block <= blocks]
-    save_grid(
-        output / "drift.png",
-        dreamt[:, [block - 1 for block in shown], -1],
-        [f"world {number + 1}" for number in range(len(starts))],
-        [f"frame {4 * block}" for block in shown],
-        "Driven by a scripted agent on the world's own history",
-    )
-    seen, truly = _course(dreamt, horizons), _course(driven, horizons)
+    decoded, sample = reconstruct(world, sample[None])[0, :, -1], sample[:, -1]
     return {
         "blocks": list(horizons),
         "window_blocks": WINDOW,
-        "worlds": len(starts),
-        "agent": agent,
-        "gradient_true": sharpness,
-        "detail_true": detail,
-        "autoencoder_ratio_to_true": _ratio(gradient_magnitude, reconstructed, sample),
-        "autoencoder_detail_ratio_to_true": _ratio(fine_detail, reconstructed, sample),
-        "ratio_to_true": [value / sharpness for value in seen["gradient"]],
-        "detail_ratio_to_true": [value / detail for value in seen["detail"]],
-        "ratio_to_simulator": [a / b for a, b in zip(seen["gradient"], truly["gradient"], strict=True)],
-        "colour_true": _colour(true),
+        "worlds": len(dreamt),
+        "gradient_true": true["gradient"],
+        "detail_true": true["detail"],
+        "colour_true": true["colour"],
+        "autoencoder_ratio_to_true": MEASURES["gradient"](decoded) / MEASURES["gradient"](sample),
+        "autoencoder_detail_ratio_to_true": MEASURES["detail"](decoded) / MEASURES["detail"](sample),
+        "ratio_to_true": [a / b for a, b in zip(seen["gradient"], true["gradient"], strict=True)],
+        "detail_ratio_to_true": [a / b for a, b in zip(seen["detail"], true["detail"], strict=True)],
         "dream": seen,
-        "simulator": truly,
-        "dream_road_visible": float(road_visible(dreamt[:, :, -1]).mean()),
-        "simulator_road_visible": float(road_visible(driven[:, :, -1]).mean()),
-        "dream_on_road": float(on_road(dreamt[:, :, -1]).mean()),
-        "simulator_on_road": float(on_road(driven[:, :, -1]).mean()),
-        "dream_terminations": int(terminated.any(1).sum()),
     }
 
 
-def _course(blocks: np.ndarray, horizons: Sequence[int]) -> dict[str, list]:
-    """The measures of ``(N, S, K, H, W, 3)`` in a window up to each horizon."""
-    windows = [blocks[:, max(0, horizon - WINDOW) : horizon, -1] for horizon in horizons]
-    return {
-        "gradient": [float(gradient_magnitude(window).mean()) for window in windows],
-        "detail": [float(fine_detail(window).mean()) for window in windows],
-        "road_visible": [float(road_visible(window).mean()) for window in windows],
-        "on_road": [float(on_road(window).mean()) for window in windows],
-        "colour": [_colour(window) for window in windows],
-    }
-
-
-def _ratio(measure: Callable[[np.ndarray], np.ndarray], frames: np.ndarray, truth: np.ndarray) -> float:
-    return float(measure(frames).mean() / measure(truth).mean())
-
-
-def _colour(frames: np.ndarray) -> dict[str, list[float]]:
-    """Mean and standard deviation of red, green and blue."""
-    values = frames.reshape(-1, 3)
-    return {"mean": values.mean(0).round(2).tolist(), "std": values.std(0).round(2).tolist()}
+def save_strip(path: Path, frames: np.ndarray, title: str) -> None:
+    """A picture of newest frames ``(N, S, H, W, 3)``, a row for each world."""
+    shown = [block for block in STRIP if block <= frames.shape[1]]
+    save_grid(
+        path,
+        frames[:, [block - 1 for block in shown]],
+        [f"world {number + 1}" for number in range(len(frames))],
+        [f"frame {4 * block}" for block in shown],
+        title,
+    )

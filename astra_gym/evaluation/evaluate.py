@@ -1,4 +1,4 @@
-"""Judge a world on held-out tracks and write the figures down."""
+"""Judge a world on held-out scenes and write the figures down."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from astra_gym.actions import MODALITIES
 from astra_gym.evaluation import report
 from astra_gym.evaluation.report import Figures
@@ -17,19 +15,21 @@ from astra_gym.evaluation.report import Figures
 if TYPE_CHECKING:
     from astra_gym.bundles import Bundle
 
-Part = Literal["fidelity", "drift", "control", "speed"]
+Part = Literal["fidelity", "drift", "control", "routing", "speed"]
 
 
 @dataclass
 class EvaluateArgs:
-    """Compare a world with its simulator on held-out tracks: fidelity, heads, drift, control and speed."""
+    """Compare a world with its simulators on held-out scenes: fidelity, heads, drift, control, routing and speed."""
 
     world: str = "small"
     """Name of a bundled world, or the folder of one."""
-    data: Path = Path("data/drive/val")
-    """Folder of the dataset of held-out episodes."""
+    data: Path = Path("data")
+    """Folder with the datasets of held-out episodes, <scenario>/val."""
+    scenarios: tuple[str, ...] = ("all",)
+    """Scenarios to judge: names, or "all" for those of the world. Others keep earlier figures of the same weights."""
     clips: int = 64
-    """Clips for fidelity and the reward head, spread over the episodes."""
+    """Most clips of a scenario for fidelity and the reward head, spread over the episodes."""
     context: int = 16
     """True blocks that the world is shown before it goes on by itself."""
     horizons: tuple[int, ...] = (1, 2, 4, 8, 16, 24)
@@ -39,15 +39,16 @@ class EvaluateArgs:
     drift_blocks: tuple[int, ...] = (1, 8, 24, 100, 500)
     """Blocks of its own history after which drift is measured."""
     drift_worlds: int = 8
-    """Worlds in which the agent drives for the drift measure."""
+    """Worlds of a scenario for the drift measure."""
     agent: str = "scripted"
-    """Agent that drives there."""
+    """Agent that drives there; in other scenarios the actions are those of held-out episodes."""
     control_starts: int = 12
-    """Starts from which left, right, gas and brake are tried."""
+    """Starts from which left, right, gas and brake are tried (Drive)."""
     batch: int = 32
     """Worlds rolled at a time in the other measures."""
-    parts: tuple[Part, ...] = ("fidelity", "drift", "control", "speed")
-    """What to measure; "fidelity" includes the heads. Other parts keep earlier figures of the same weights."""
+    parts: tuple[Part, ...] = ("fidelity", "drift", "control", "routing", "speed")
+    """What to measure; "fidelity" includes the heads, "routing" compares all scenarios of the world. Other parts keep
+    earlier figures of the same weights."""
     seed: int = 0
     """Of the choice of clips and of the worlds."""
     device: str = "cpu"
@@ -55,84 +56,59 @@ class EvaluateArgs:
     output: Path = Path("runs/evaluate")
     """Folder for figures.json, report.md and pictures."""
     write_docs: bool = False
-    """Write the tables between the markers of README.md and the model card, and the pictures to docs/figures."""
+    """Write the tables between the markers of README.md (a summary) and the model card (all), and the pictures to
+    docs/figures."""
 
 
 def evaluate(args: EvaluateArgs) -> Figures:
     """Measure what ``args.parts`` names, write it to ``args.output`` and return all figures, a dict by part.
 
-    The same arguments and weights on the same machine give the same figures, those of speed aside.
+    The same arguments and weights on the same machine give the same figures, those of speed aside. What has been
+    measured is written after each scenario, so that an interruption loses little.
 
     Raises:
-        ValueError: on an argument that cannot be, such as more clips than the data hold.
+        ValueError: on an argument that cannot be, such as a scenario that the world does not know.
         FileNotFoundError: if there are no held-out episodes or no world.
     """
     from astra_gym.bundles import PRETRAINED, bundled_worlds, load_bundle
+    from astra_gym.data.episodes import open_storage
+    from astra_gym.evaluation.routing import judge_routing
+    from astra_gym.evaluation.scenario import PARTS, judge_scenario
+    from astra_gym.evaluation.speed import measure_speed
 
     _check(args)
     bundle = load_bundle(args.world, device=args.device)
-    figures: dict[str, Any] = {"world": str(args.world), "weights": fingerprint(bundle), "seed": args.seed}
+    everything = [name for name in MODALITIES if name in bundle.starts]
+    scenarios = _chosen(args.scenarios, everything)
+    needed = scenarios if set(args.parts).intersection(PARTS) else []
+    for name in everything if "routing" in args.parts else needed:
+        open_storage(args.data / name / "val")
     args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / "figures.json"
-    if file.exists():
-        earlier = json.loads(file.read_text())
-        if earlier["weights"] == figures["weights"]:
-            figures = earlier | figures
-    if set(args.parts) - {"speed"}:
-        figures |= _judge(args, bundle)
+    figures: dict[str, Any] = {"world": str(args.world), "weights": fingerprint(bundle), "seed": args.seed}
+    earlier = json.loads(file.read_text()) if file.exists() else {}
+    kept = earlier if earlier.get("weights") == figures["weights"] else {}
+    known = kept.get("scenarios", {})
+    figures["scenarios"] = {name: known.get(name, {}) for name in everything if name in {*known, *scenarios}}
+    figures |= {part: kept[part] for part in ("routing", "speed") if part in kept}
+    for name in scenarios:
+        figures["scenarios"][name] |= judge_scenario(args, bundle, name)
+        _save(figures, file)
+    if "routing" in args.parts:
+        figures["routing"] = judge_routing(bundle, args.data, everything, args.context, args.seed)
+        _save(figures, file)
     if "speed" in args.parts:
-        from astra_gym.evaluation.speed import measure_speed
-
-        figures["speed"] = measure_speed(args.world, args.device)
-    file.write_text(json.dumps(figures, indent=1) + "\n")
+        figures["speed"] = measure_speed(args.world, args.device, everything[0])
+    _save(figures, file)
     report.write(figures, args.output)
     if args.write_docs:
         folder = PRETRAINED / args.world if args.world in bundled_worlds() else Path(args.world)
-        report.write_docs(figures, args.output, [Path("README.md"), folder / "README.md"])
+        report.write_docs(figures, args.output, Path("README.md"), folder / "README.md")
     return Figures(figures)
 
 
-def _judge(args: EvaluateArgs, bundle: Bundle) -> dict[str, Any]:
-    from astra_gym.data.episodes import read_episodes
-    from astra_gym.evaluation import control, drift, heads, heldout
-    from astra_gym.evaluation.fidelity import judge_fidelity
-    from astra_gym.evaluation.rollout import roll
-    from astra_gym.world import World
-
-    modality = MODALITIES[next(iter(bundle.starts))]
-    episodes = list(read_episodes(args.data))
-    figures: dict[str, Any] = {}
-    default = bundle.config.num_inference_steps
-    batch = min(args.batch, args.clips)
-    if "fidelity" in args.parts:
-        clips = heldout.choose_clips(episodes, args.clips, args.context, max(args.horizons), args.seed)
-        worlds = {steps: World(bundle, batch, num_inference_steps=steps) for steps in sorted({*args.steps, default})}
-        starts = [heldout.as_start(worlds[default], modality, clip) for clip in clips]
-        rows = modality.rows(np.stack([clip.future_actions for clip in clips]))
-        fidelity = judge_fidelity(worlds, default, clips, starts, rows, args.horizons, args.seed)
-        figures["fidelity"] = fidelity.figures
-        figures["reward"] = heads.judge_reward(fidelity.rollout, clips)
-        endings = heldout.ending_clips(episodes, args.context)
-        if endings:
-            ending_starts = [heldout.as_start(worlds[default], modality, clip) for clip in endings]
-            ending_rows = heads.ending_rows(endings, modality.rows)
-            ending = roll(World(bundle, len(endings)), ending_starts, ending_rows, args.seed, "endings")
-            figures["termination"] = heads.judge_termination(ending, endings, fidelity.rollout)
-    if {"drift", "control"} & set(args.parts):
-        count = max(args.drift_worlds, args.control_starts)
-        world = World(bundle, num_worlds=args.drift_worlds)
-        driving = control.driving_clips(episodes, count, args.context)
-        starts = [heldout.as_start(world, modality, clip) for clip in driving]
-    if "control" in args.parts:
-        figures["control"] = control.judge_control(
-            World(bundle, num_worlds=batch), modality, starts[: args.control_starts], args.seed, args.output
-        )
-    if "drift" in args.parts:
-        few = starts[: args.drift_worlds]
-        figures["drift"] = drift.judge_drift(
-            world, modality, few, episodes, args.drift_blocks, args.agent, args.seed, args.output
-        )
-    return figures
+def _save(figures: dict[str, Any], file: Path) -> None:
+    file.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def _check(args: EvaluateArgs) -> None:
@@ -143,6 +119,14 @@ def _check(args: EvaluateArgs) -> None:
         values = getattr(args, name)
         if not values or list(values) != sorted(set(values)) or values[0] < 1:
             raise ValueError(f"{name}: got {values}, allowed are rising whole numbers from 1")
+
+
+def _chosen(names: tuple[str, ...], everything: list[str]) -> list[str]:
+    if names == ("all",):
+        return everything
+    if not names or set(names) - set(everything):
+        raise ValueError(f"scenarios: got {list(names)}, this world has {everything}; or 'all' alone")
+    return [name for name in everything if name in names]
 
 
 def fingerprint(bundle: Bundle) -> str:

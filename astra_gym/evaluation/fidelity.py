@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from astra_gym.bundles import Start
 from astra_gym.evaluation.heldout import Clip
-from astra_gym.evaluation.metrics import psnr, squared_error, ssim
+from astra_gym.evaluation.metrics import gradient_magnitude, psnr, squared_error, ssim
 from astra_gym.evaluation.rollout import Rollout, roll
 from astra_gym.world import World
 
@@ -39,7 +39,7 @@ def judge_fidelity(
     actions (the default number of steps); and the autoencoder's reconstruction of the true frames, the ceiling.
 
     Args:
-        worlds: by their number of denoising steps.
+        worlds: by their number of denoising steps, of the clips' scenario.
         default: the number of steps at which the world is used.
         clips: in the episodes' order, each with the same number of future blocks.
         starts: of the clips.
@@ -59,15 +59,17 @@ def judge_fidelity(
         "autoencoder": reconstruct(worlds[default], truth),
     }
     figures: dict[str, Any] = {"horizons": list(horizons), "clips": len(clips), "default": name_of(default)}
-    for measure in ("psnr", "psnr_standard_error", "psnr_of_mean_error", "ssim"):
+    for measure in ("psnr", "psnr_standard_error", "psnr_of_mean_error", "ssim", "sharpness"):
         figures[measure] = {}
     places = np.array(horizons) - 1
+    true_gradient = gradient_magnitude(truth[:, places]).mean((0, 2))
     for name, blocks in tqdm(variants.items(), desc="compare", leave=False):
         error = squared_error(blocks[:, places], truth[:, places])
         decibels = psnr(error)
         figures["psnr"][name] = decibels.mean(0).tolist()
         figures["psnr_standard_error"][name] = (decibels.std(0) / np.sqrt(len(clips))).tolist()
         figures["psnr_of_mean_error"][name] = psnr(error.mean(0)).tolist()
+        figures["sharpness"][name] = (gradient_magnitude(blocks[:, places]).mean((0, 2)) / true_gradient).tolist()
         figures["ssim"][name] = [float(ssim(blocks[:, place], truth[:, place]).mean()) for place in places]
     return Fidelity(figures, rollouts[default])
 

@@ -1,4 +1,4 @@
-"""Whether reward and termination, read from what the world generated, are those of the simulator."""
+"""Whether reward and termination, read from dreamt or from true frames, are those of the simulator."""
 
 from __future__ import annotations
 
@@ -7,65 +7,119 @@ from typing import Any
 
 import numpy as np
 
+from astra_gym.data.episodes import Episode
 from astra_gym.evaluation.heldout import Clip
 from astra_gym.evaluation.metrics import correlation
-from astra_gym.evaluation.rollout import Rollout
+from astra_gym.evaluation.rollout import Reading, Rollout
 
 SUMMED_BLOCKS = 8
 NEAR = 2
 """A termination within this many blocks of the true one is a hit."""
 
 
-def judge_reward(rollout: Rollout, clips: Sequence[Clip]) -> dict[str, Any]:
-    """Compare the rewards of dreamt blocks with the true ones; no block of the clips ends an episode.
+def judge_reward(readings: Sequence[Reading], truths: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Compare rewards with the true ones, in blocks that neither end an episode nor are said to.
+
+    Args:
+        readings: of any lengths.
+        truths: true rewards of the same blocks, or of fewer: the reading's further blocks are left out.
 
     Returns:
-        Pearson correlations over clips and blocks (the first 8 and all), and of the sum over the first 8 blocks; means.
+        Pearson correlations per block, and of sums over 8 blocks in a row (or as many as there are); means.
     """
-    truth = np.stack([clip.future_rewards for clip in clips])
-    near, true_near = rollout.rewards[:, :SUMMED_BLOCKS], truth[:, :SUMMED_BLOCKS]
+    size = min(SUMMED_BLOCKS, max(map(len, truths)))
+    said, true, said_sums, true_sums = [], [], [], []
+    for reading, truth in zip(readings, truths, strict=True):
+        goes_on, rewards = ~reading.terminated[: len(truth)], reading.rewards[: len(truth)]
+        said.append(rewards[goes_on])
+        true.append(truth[goes_on])
+        for begin in range(0, len(truth) - size + 1, size):
+            window = slice(begin, begin + size)
+            if goes_on[window].all():
+                said_sums.append(rewards[window].sum())
+                true_sums.append(truth[window].sum())
+    said_rewards, true_rewards = np.concatenate(said), np.concatenate(true)
     return {
-        "correlation_per_block": correlation(near, true_near),
-        "correlation_per_block_all": correlation(rollout.rewards, truth),
-        "correlation_of_sums": correlation(near.sum(1), true_near.sum(1)),
-        "summed_blocks": SUMMED_BLOCKS,
-        "mean": float(rollout.rewards.mean()),
-        "true_mean": float(truth.mean()),
+        "correlation_per_block": correlation(said_rewards, true_rewards),
+        "correlation_of_sums": correlation(np.array(said_sums), np.array(true_sums)),
+        "summed_blocks": size,
+        "blocks": len(true_rewards),
+        "mean": float(said_rewards.mean()),
+        "true_mean": float(true_rewards.mean()),
     }
 
 
-def judge_termination(ending: Rollout, clips: Sequence[Clip], going_on: Rollout) -> dict[str, Any]:
-    """Precision and recall of termination over whole rollouts, and recall by how long before the end they began.
+def dreamt_reward(rollout: Rollout, clips: Sequence[Clip]) -> dict[str, Any]:
+    """:func:`judge_reward` of the first 8 dreamt blocks of each clip: later ones need not show what truly came."""
+    readings = [Reading(*each) for each in zip(rollout.rewards, rollout.terminated, strict=True)]
+    return judge_reward(readings, [clip.future_rewards[:SUMMED_BLOCKS] for clip in clips])
+
+
+def true_reward(readings: Sequence[Reading], episodes: Sequence[Episode]) -> dict[str, Any]:
+    """:func:`judge_reward` of whole true episodes."""
+    return judge_reward(readings, [episode.rewards[: _blocks_before_end(episode)] for episode in episodes])
+
+
+def judge_termination(said: Sequence[np.ndarray], ends: Sequence[int | None]) -> dict[str, Any]:
+    """Precision, recall and F1 of termination over whole rollouts.
+
+    A rollout whose true episode ends is a hit if its first termination lies within two blocks of the true one. An
+    earlier one, or any in a rollout whose true episode goes on, is a false alarm.
+
+    Args:
+        said: of each rollout, ``bool (S,)``: in which blocks the world terminates.
+        ends: of each rollout, the block that truly ends the episode, None if none does.
+    """
+    hits = alarms = 0
+    for terminated, end in zip(said, ends, strict=True):
+        predicted = np.flatnonzero(terminated if end is None else terminated[: end + 1 + NEAR])
+        hit = end is not None and len(predicted) > 0 and predicted[0] >= end - NEAR
+        hits, alarms = hits + int(hit), alarms + int(len(predicted) > 0 and not hit)
+    endings = sum(end is not None for end in ends)
+    return {
+        "f1": 2 * hits / (hits + alarms + endings) if hits + alarms + endings else None,
+        "precision": hits / (hits + alarms) if hits + alarms else None,
+        "recall": hits / endings if endings else None,
+        "endings": endings,
+        "hits": hits,
+        "false_alarms": alarms,
+        "rollouts": len(said),
+        "tolerance_blocks": NEAR,
+    }
+
+
+def dreamt_termination(ending: Rollout, clips: Sequence[Clip], going_on: Rollout) -> dict[str, Any]:
+    """:func:`judge_termination` of dreams, and recall by how long before the end they began.
 
     Begun one block before the end, the head alone is judged; begun earlier, also whether the world leads to that end,
-    which it cannot know where what ends the episode was not yet in view. A rollout whose true episode ends is a hit if
-    its first termination lies within two blocks of the true one. An earlier one, or any in a rollout whose true episode
-    goes on, is a false alarm.
+    which it cannot know where what ends the episode was not yet in view.
 
     Args:
         ending: rollouts of ``clips`` for at least ``NEAR`` blocks beyond each clip's end.
         clips: each ends with the end of its episode.
         going_on: rollouts whose true episodes go on.
     """
-    hits = alarms = 0
-    found: dict[int, list[bool]] = {}
-    for clip, terminated in zip(clips, ending.terminated, strict=True):
-        predicted = np.flatnonzero(terminated[: clip.future + NEAR])
-        hit = len(predicted) > 0 and bool(predicted[0] >= clip.future - 1 - NEAR)
-        hits, alarms = hits + int(hit), alarms + int(len(predicted) > 0 and not hit)
-        found.setdefault(clip.future, []).append(hit)
-    false_alarms = int(going_on.terminated.any(1).sum())
-    reported = hits + alarms + false_alarms
-    return {
-        "precision": hits / reported if reported else None,
-        "recall": hits / len(clips) if len(clips) else None,
-        "recall_by_blocks_before_end": {str(future): float(np.mean(hit)) for future, hit in sorted(found.items())},
-        "endings": len(clips),
-        "hits": hits,
-        "false_alarms": alarms + false_alarms,
-        "rollouts": len(clips) + len(going_on.terminated),
-        "tolerance_blocks": NEAR,
+    ends = [clip.future - 1 for clip in clips]
+    figures = judge_termination([*ending.terminated, *going_on.terminated], [*ends, *[None] * len(going_on.terminated)])
+    begun: dict[int, list[int]] = {}
+    for number, clip in enumerate(clips):
+        begun.setdefault(clip.future, []).append(number)
+    figures["recall_by_blocks_before_end"] = {
+        str(future): judge_termination([ending.terminated[i] for i in these], [ends[i] for i in these])["recall"]
+        for future, these in sorted(begun.items())
     }
+    return figures
+
+
+def true_termination(readings: Sequence[Reading], episodes: Sequence[Episode]) -> dict[str, Any]:
+    """:func:`judge_termination` of whole true episodes."""
+    ends = [_blocks_before_end(episode) if episode.terminations[-1] else None for episode in episodes]
+    return judge_termination([reading.terminated for reading in readings], ends)
+
+
+def _blocks_before_end(episode: Episode) -> int:
+    """Blocks that an episode's actions lead to, less the one that ends it, if one does."""
+    return len(episode.actions) - int(episode.terminations[-1])
 
 
 def ending_rows(clips: Sequence[Clip], rows_of: Any) -> np.ndarray:

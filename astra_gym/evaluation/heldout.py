@@ -1,4 +1,4 @@
-"""Clips of held-out episodes: tracks that training never saw."""
+"""Clips of held-out episodes: scenes that training never saw."""
 
 from __future__ import annotations
 
@@ -53,23 +53,25 @@ def motion(episode: Episode) -> np.ndarray:
 
 
 def choose_clips(episodes: Sequence[Episode], count: int, context: int, future: int, seed: int) -> list[Clip]:
-    """``count`` clips with motion, as evenly from the episodes as can be, in the episodes' order.
+    """At most ``count`` clips with motion, as evenly from the episodes as can be, in the episodes' order.
 
-    A clip has motion if each of its blocks, context and future, changes by at least half a grey level on average: a car
-    that stands still, or lies on plain grass, tells nothing.
+    A clip has motion if nine in ten of its blocks, context and future, change by at least half a grey level on average:
+    a car that stands still, or lies on plain grass, tells nothing. No clip ends its episode, and no block is the future
+    of two.
 
     Raises:
-        ValueError: if the episodes hold fewer such clips that do not overlap.
+        ValueError: if the episodes hold no such clip.
     """
     rng = np.random.default_rng(seed)
     found: list[list[Clip]] = []
     for episode in episodes:
         moving = motion(episode) > 0.5
         length = context + future
-        starts = np.arange(1, len(episode.actions) - length + 2)
+        blocks = len(episode.actions) - int(episode.terminations[-1])
         taken: list[int] = []
-        for first in rng.permutation(starts):
-            if moving[first - 1 : first - 1 + length].all() and all(abs(first - other) >= length for other in taken):
+        for first in rng.permutation(np.arange(1, blocks - length + 2)):
+            moves = moving[first - 1 : first - 1 + length].mean() >= 0.9
+            if moves and all(abs(first - other) >= future for other in taken):
                 taken.append(int(first))
         found.append([Clip(episode, first, context, future) for first in taken])
     chosen: list[list[Clip]] = [[] for _ in episodes]
@@ -77,12 +79,23 @@ def choose_clips(episodes: Sequence[Episode], count: int, context: int, future: 
         for clips, kept in zip(found, chosen, strict=True):
             if place < len(clips) and sum(map(len, chosen)) < count:
                 kept.append(clips[place])
-    if sum(map(len, chosen)) < count:
+    if not any(chosen):
         raise ValueError(
-            f"clips: got {count}, but the episodes hold {sum(map(len, chosen))} that move and do not overlap; "
-            "ask for fewer or collect more"
+            f"data: no held-out episode has {context + future} blocks in a row that move; collect longer ones"
         )
     return [clip for kept in chosen for clip in kept]
+
+
+def opening_clips(episodes: Sequence[Episode], count: int, context: int) -> list[Clip]:
+    """Contexts that begin with their episode and do not end it, of the first ``count`` episodes that are long enough.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    long = [episode for episode in episodes if len(episode.actions) > context]
+    if not long:
+        raise ValueError(f"data: no held-out episode is longer than the context of {context} blocks")
+    return [Clip(episode, 1, context, 0) for episode in long[:count]]
 
 
 ENDINGS = (1, 2, 4, 8, 16)

@@ -39,7 +39,14 @@ def save_grid(path: Path, frames: np.ndarray, rows: Sequence[str], columns: Sequ
     figure.savefig(path, bbox_inches="tight")
 
 
-def save_curves(path: Path, blocks: Sequence[int], curves: dict[str, Sequence[float]], ylabel: str, title: str) -> None:
+def save_curves(
+    path: Path,
+    blocks: Sequence[int],
+    curves: dict[str, Sequence[float]],
+    block_seconds: float,
+    ylabel: str,
+    title: str,
+) -> None:
     """Lines against the number of dreamt blocks as a PNG; baselines are dashed, worlds are solid."""
     from matplotlib.figure import Figure
 
@@ -47,7 +54,7 @@ def save_curves(path: Path, blocks: Sequence[int], curves: dict[str, Sequence[fl
     axes = figure.add_subplot()
     for name, values in curves.items():
         axes.plot(blocks, values, "-o" if name.startswith("world") else "--", markersize=3.5, label=name)
-    axes.set_xlabel("blocks dreamt (4 frames, 0.08 s each)")
+    axes.set_xlabel(f"blocks dreamt ({block_seconds:g} s each)")
     axes.set_ylabel(ylabel)
     axes.set_xticks(list(blocks))
     axes.grid(alpha=0.3)

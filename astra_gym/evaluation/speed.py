@@ -1,6 +1,6 @@
 """How fast the environment runs, end to end, in a process of its own.
 
-``python -m astra_gym.evaluation.speed small cpu 200`` prints the figures as JSON.
+``python -m astra_gym.evaluation.speed small cpu drive 200`` prints the figures as JSON.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ WORLDS = (1, 8, 32)
 INFERENCE_STEPS = (1, 2, 4)
 
 
-def measure_speed(world: str | Path, device: str = "cpu", steps: int = 200) -> dict[str, Any]:
+def measure_speed(world: str | Path, device: str = "cpu", scenario: str = "drive", steps: int = 200) -> dict[str, Any]:
     """Run this module in a fresh process and return what it measured.
 
     Args:
         world: name of a bundled world, or the folder of one.
         device: of the model.
+        scenario: whose environment and simulator are timed.
         steps: timed steps of the environment and of the simulator; the rest is timed a tenth as often.
 
     Raises:
         RuntimeError: with the process's own words, if it fails.
     """
-    command = [sys.executable, "-m", "astra_gym.evaluation.speed", str(world), device, str(steps)]
+    command = [sys.executable, "-m", "astra_gym.evaluation.speed", str(world), device, scenario, str(steps)]
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -41,14 +42,14 @@ def measure_speed(world: str | Path, device: str = "cpu", steps: int = 200) -> d
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _environment(world: str, device: str, steps: int) -> dict[str, Any]:
+def _environment(world: str, device: str, scenario: str, steps: int) -> dict[str, Any]:
     """One environment with default settings; the clock of the first step begins before torch is imported."""
     import gymnasium as gym
 
     import astra_gym  # noqa: F401
 
     began = time.perf_counter()
-    env = gym.make("AstraDrive-v0", world=world, device=device)
+    env = gym.make(f"Astra{scenario.capitalize()}-v0", world=world, device=device)
     env.reset(seed=0)
     env.action_space.seed(0)
     env.step(env.action_space.sample())
@@ -56,10 +57,10 @@ def _environment(world: str, device: str, steps: int) -> dict[str, Any]:
     return {"first_step_seconds": first, **_steps(env, steps)}
 
 
-def _simulator(steps: int) -> dict[str, Any]:
+def _simulator(scenario: str, steps: int) -> dict[str, Any]:
     import gymnasium as gym
 
-    env = gym.make("AstraSim/Drive-v0")
+    env = gym.make(f"AstraSim/{scenario.capitalize()}-v0")
     env.reset(seed=0)
     env.action_space.seed(0)
     return _steps(env, steps)
@@ -84,22 +85,22 @@ def _steps(env: Any, steps: int) -> dict[str, float]:
     }
 
 
-def _world(name: str, device: str, repeats: int) -> dict[str, Any]:
+def _world(name: str, device: str, scenario: str, repeats: int) -> dict[str, Any]:
     """The world by itself: by the number of worlds, by the number of denoising steps, and its decoder."""
     from astra_gym.bundles import load_bundle
     from astra_gym.world import World
 
     bundle = load_bundle(name, device=device)
-    bank = next(iter(bundle.starts.values()))
+    bank = bundle.starts[scenario]
 
     def milliseconds(count: int, inference_steps: int | None = None) -> float:
-        world = World(bundle, num_worlds=count, num_inference_steps=inference_steps)
+        world = World(bundle, count, modality=scenario, num_inference_steps=inference_steps)
         starts = [bank[i % len(bank)] for i in range(count)]
         world.reset(starts, list(range(count)))
         rows = np.zeros((count, starts[0].rows.shape[-1]), np.float32)
         return _median_milliseconds(lambda: world.step(rows), repeats)
 
-    world, latents = World(bundle), bank[0].latents[-1:]
+    world, latents = World(bundle, modality=scenario), bank[0].latents[-1:]
     return {
         "frames_per_second_by_worlds": {count: 1000 * FRAMES * count / milliseconds(count) for count in WORLDS},
         "block_milliseconds_by_steps": {steps: milliseconds(1, steps) for steps in INFERENCE_STEPS},
@@ -118,20 +119,21 @@ def _median_milliseconds(call: Callable[[], object], repeats: int) -> float:
     return 1000 * float(np.median(seconds))
 
 
-def _main(world: str, device: str, steps: int) -> None:
+def _main(world: str, device: str, scenario: str, steps: int) -> None:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    environment = _environment(world, device, steps)
+    environment = _environment(world, device, scenario, steps)
     figures = {
+        "scenario": scenario,
         "device": device,
         "processors": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 1),
         "steps": steps,
         "environment": environment,
-        "simulator": _simulator(steps),
-        "world": _world(world, device, max(2, steps // 10)),
+        "simulator": _simulator(scenario, steps),
+        "world": _world(world, device, scenario, max(2, steps // 10)),
     }
     print(json.dumps(figures))
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    _main(*sys.argv[1:4], int(sys.argv[4]))

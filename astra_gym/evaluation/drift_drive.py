@@ -1,0 +1,119 @@
+"""Drift in the Drive world, where an agent that looks at the frames keeps the car on the road."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from tqdm import tqdm
+
+from astra_gym.actions import DRIVE
+from astra_gym.bundles import Start
+from astra_gym.data.episodes import Episode
+from astra_gym.evaluation.drift import MEASURES, Measures, against_truth, course, save_strip
+from astra_gym.evaluation.metrics import on_road, road_visible
+from astra_gym.simulators import replay_start
+from astra_gym.world import World
+
+SIMULATORS = 4
+"""Starts from which the agent also drives in the simulator, which takes longer than the dream."""
+
+ROAD: Measures = {
+    "road_visible": lambda frames: float(road_visible(frames).mean()),
+    "on_road": lambda frames: float(on_road(frames).mean()),
+}
+
+
+def dream(world: World, starts: Sequence[Start], agent: str, blocks: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Let an agent drive a batch of worlds, one a start, on their own history.
+
+    Returns:
+        Newest frames ``uint8 (N, blocks, H, W, 3)`` and terminations ``bool (N, blocks)``, which do not stop a world.
+    """
+    from astra_gym.agents.policies import make_agent
+
+    with gym.make("AstraSim/Drive-v0") as sim:
+        agents = [make_agent(agent, sim) for _ in starts]
+    for number, driver in enumerate(agents):
+        driver.reset(seed + number)
+    newest = world.reset(starts, [seed + number for number in range(len(starts))])
+    made, terminated = [], []
+    for _ in tqdm(range(blocks), unit="block", desc="drift: dream", leave=False):
+        actions = np.stack([driver.act(block) for driver, block in zip(agents, newest, strict=True)])
+        step = world.step(DRIVE.rows(actions))
+        newest = step.frames
+        made.append(newest[:, -1])
+        terminated.append(step.terminated)
+    return np.stack(made, 1), np.stack(terminated, 1)
+
+
+def drive_simulator(starts: Sequence[Start], agent: str, blocks: int, seed: int) -> np.ndarray:
+    """The same agent from the same starts in the simulator, ``uint8 (N, blocks, H, W, 3)``.
+
+    An episode that ends on the way goes on with a new track.
+    """
+    from astra_gym.agents.policies import make_agent
+
+    made: list[list[np.ndarray]] = []
+    with (
+        gym.make("AstraSim/Drive-v0", max_episode_blocks=None, disable_env_checker=True) as sim,
+        tqdm(total=len(starts) * blocks, unit="block", desc="drift: simulator", leave=False) as bar,
+    ):
+        driver = make_agent(agent, sim)
+        for number, start in enumerate(starts):
+            block, _ = replay_start(sim, start)
+            driver.reset(seed + number)
+            made.append([])
+            for step in range(blocks):
+                block, _, terminated, truncated, _ = sim.step(driver.act(block))
+                made[-1].append(block[-1])
+                if terminated or truncated:
+                    block, _ = sim.reset(seed=2_000_000 + 1000 * number + step)
+                    driver.reset(seed + number)
+                bar.update()
+    return np.array(made)
+
+
+def judge_drive_drift(
+    world: World,
+    starts: Sequence[Start],
+    episodes: Sequence[Episode],
+    horizons: Sequence[int],
+    agent: str,
+    seed: int,
+    output: Path,
+) -> dict[str, Any]:
+    """Compare frames after many blocks of an agent's driving with true frames.
+
+    The true frames are all those of held-out episodes that show a road. Since sharpness depends on what is in the
+    picture, it is also set against what the same agent sees from the same starts in the simulator.
+
+    Args:
+        world: of as many worlds as there are starts.
+        starts: with counterparts in the simulator.
+        episodes: held out.
+        horizons: blocks after which to measure.
+        agent: name for ``astra_gym.agents.policies.make_agent``.
+        seed: of the first world.
+        output: folder for ``drift_drive.png``.
+    """
+    blocks = max(horizons)
+    dreamt, terminated = dream(world, starts, agent, blocks, seed)
+    driven = drive_simulator(starts[:SIMULATORS], agent, blocks, seed)
+    save_strip(output / "drift_drive.png", dreamt, "Driven by a scripted agent on the world's own history")
+    true = np.concatenate([episode.blocks[1:, -1] for episode in episodes])
+    true = true[road_visible(true)]
+    figures = against_truth(world, dreamt, [true] * len(horizons), episodes, horizons, MEASURES | ROAD)
+    truly = course(driven, horizons, MEASURES | ROAD)
+    figures |= {
+        "agent": agent,
+        "ratio_to_simulator": [a / b for a, b in zip(figures["dream"]["gradient"], truly["gradient"], strict=True)],
+        "simulator": truly,
+        "dream_terminations": int(terminated.any(1).sum()),
+    }
+    for name, measure in ROAD.items():
+        figures[f"dream_{name}"], figures[f"simulator_{name}"] = measure(dreamt), measure(driven)
+    return figures

@@ -1,0 +1,117 @@
+"""Everything that is measured of one scenario alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from astra_gym.actions import MODALITIES, Modality
+from astra_gym.bundles import Bundle
+from astra_gym.data.episodes import Episode, read_episodes
+from astra_gym.evaluation import control, drift, drift_drive, heads, heldout
+from astra_gym.evaluation.fidelity import judge_fidelity
+from astra_gym.evaluation.heldout import Clip
+from astra_gym.evaluation.pictures import save_grid
+from astra_gym.evaluation.rollout import Rollout, read_truth, roll
+from astra_gym.world import World
+
+if TYPE_CHECKING:
+    from astra_gym.evaluation.evaluate import EvaluateArgs
+
+PARTS = ("fidelity", "drift", "control")
+"""Those of a scenario alone."""
+SHOWN = 4
+"""Clips in the picture of dreams."""
+
+
+def judge_scenario(args: EvaluateArgs, bundle: Bundle, name: str) -> dict[str, Any]:
+    """The figures of ``args.parts`` for one scenario; only Drive has control."""
+    if not set(args.parts).intersection(PARTS):
+        return {}
+    episodes = list(read_episodes(args.data / name / "val"))
+    figures: dict[str, Any] = {}
+    if "fidelity" in args.parts:
+        figures |= _fidelity_and_heads(args, bundle, MODALITIES[name], episodes)
+    if name == "drive":
+        figures |= _driving(args, bundle, episodes)
+    elif "drift" in args.parts:
+        clips = heldout.opening_clips(episodes, args.drift_worlds, args.context)
+        world = World(bundle, len(clips), modality=name)
+        figures["drift"] = drift.judge_drift(
+            world, MODALITIES[name], clips, episodes, args.drift_blocks, args.seed, args.output
+        )
+    return figures
+
+
+def _fidelity_and_heads(
+    args: EvaluateArgs, bundle: Bundle, modality: Modality, episodes: Sequence[Episode]
+) -> dict[str, Any]:
+    name, default = modality.name, bundle.config.num_inference_steps
+    clips = heldout.choose_clips(episodes, args.clips, args.context, max(args.horizons), args.seed)
+    batch = min(args.batch, len(clips))
+    worlds = {
+        steps: World(bundle, batch, modality=name, num_inference_steps=steps)
+        for steps in sorted({*args.steps, default})
+    }
+    starts = [heldout.as_start(worlds[default], modality, clip) for clip in clips]
+    rows = modality.rows(np.stack([clip.future_actions for clip in clips]))
+    fidelity = judge_fidelity(worlds, default, clips, starts, rows, args.horizons, args.seed)
+    _draw(clips, fidelity.rollout, args.horizons, args.output / f"dream_{name}.png")
+    fidelity.figures["block_seconds"] = bundle.config.frames_per_block / modality.fps
+    reader = World(bundle, min(args.batch, len(episodes)), modality=name)
+    readings = read_truth(reader, modality, episodes, args.seed)
+    figures: dict[str, Any] = {
+        "fidelity": fidelity.figures,
+        "reward": {
+            "dream": heads.dreamt_reward(fidelity.rollout, clips),
+            "true": heads.true_reward(readings, episodes),
+        },
+    }
+    endings = heldout.ending_clips(episodes, args.context)
+    if endings and name in bundle.config.termination_rewards:
+        ending_starts = [heldout.as_start(worlds[default], modality, clip) for clip in endings]
+        ending_rows = heads.ending_rows(endings, modality.rows)
+        ending = roll(worlds[default], ending_starts, ending_rows, args.seed, "endings")
+        figures["termination"] = {
+            "dream": heads.dreamt_termination(ending, endings, fidelity.rollout),
+            "true": heads.true_termination(readings, episodes),
+        }
+    return figures
+
+
+def _driving(args: EvaluateArgs, bundle: Bundle, episodes: Sequence[Episode]) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    wanted = {"control": args.control_starts, "drift": args.drift_worlds}
+    counts = {part: count for part, count in wanted.items() if part in args.parts}
+    if not counts:
+        return figures
+    clips = control.driving_clips(episodes, max(counts.values()), args.context)
+    encoder = World(bundle)
+    starts = [heldout.as_start(encoder, MODALITIES["drive"], clip) for clip in clips]
+    if "control" in args.parts:
+        figures["control"] = control.judge_control(
+            World(bundle, args.batch), MODALITIES["drive"], starts[: args.control_starts], args.seed, args.output
+        )
+    if "drift" in args.parts:
+        few = starts[: args.drift_worlds]
+        figures["drift"] = drift_drive.judge_drive_drift(
+            World(bundle, len(few)), few, episodes, args.drift_blocks, args.agent, args.seed, args.output
+        )
+    return figures
+
+
+def _draw(clips: Sequence[Clip], rollout: Rollout, horizons: Sequence[int], path: Path) -> None:
+    """A few clips: the truth, and below it the dream of the default world, after each horizon."""
+    places = np.array(horizons) - 1
+    rows, labels = [], []
+    for number in np.unique(np.linspace(0, len(clips) - 1, SHOWN).astype(int)):
+        clip = clips[number]
+        now = clip.context_blocks[-1:, -1]
+        for label, blocks in (("truth", clip.future_blocks), ("dream", rollout.blocks[number])):
+            rows.append(np.concatenate([now, blocks[places, -1]]))
+            labels.append(f"{clip.episode.seed}, {label}")
+    columns = ["last seen", *(f"{horizon} block{'s' * (horizon > 1)}" for horizon in horizons)]
+    save_grid(path, np.stack(rows), labels, columns, "Held-out scenes by seed, with the true actions")
