@@ -62,7 +62,7 @@ class Modality:
             raise ValueError(f"action: expected {self.action_dim} numbers {self.labels}, got shape {actions.shape}")
         if not np.isfinite(actions).all():
             raise ValueError(f"action: every number must be finite, got {actions.tolist()}")
-        return np.clip(actions, self.low, self.high)
+        return np.clip(actions, self.low, self.high).astype(np.float32)
 
     def actions(self, rows: np.ndarray) -> np.ndarray:
         """The inverse of :meth:`rows` for actions within bounds: ``(..., row_dim)`` to ``(..., action_dim)``."""

@@ -120,15 +120,13 @@ def training_mask(frames: int, transformer: AstraTransformer) -> Tensor:
     return (is_history[None, :] & (near | (far & is_summary[None, :]))) | own
 
 
-def history_noise_levels(shape: tuple[int, ...], at_inference: float, generator: torch.Generator) -> Tensor:
-    """Random noise levels ``(clips, frames)`` for history frames in training.
+def history_noise_levels(uniform: Tensor, at_inference: float) -> Tensor:
+    """Random noise levels ``(clips, frames)`` for history frames in training, from numbers in [0, 1), two a frame.
 
     Most clips have little noise on every frame, some more, and one in ten any amount, drawn for each frame alone; a
     fifth have exactly the level used at inference.
     """
-    device = generator.device
-    kind = torch.rand(shape[0], 1, generator=generator, device=device)
-    level = torch.rand(shape, generator=generator, device=device)
+    kind, level = uniform[:, :1, 0], uniform[..., 1]
     ceiling = torch.where(kind < 0.7, 0.15, torch.where(kind < 0.9, 0.5, 1.0))
     return torch.where(kind < 0.2, at_inference, level * ceiling)
 

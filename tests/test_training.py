@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from astra_gym.bundles import load_bundle
 from astra_gym.training.loop import LoopConfig, save_atomically
@@ -125,3 +126,20 @@ def test_a_checkpoint_replaces_the_old_one_whole(tmp_path):
     save_atomically({"step": 2}, path)
     assert torch.load(path, weights_only=True) == {"step": 2}
     assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(episodes, trained, tmp_path):
+    """Also with gradients for weights that only one process's share of the batch has used."""
+    common = ["--stages", "world", "--init-from", str(trained / "bundle"), "--no-bf16", "--world.steps", "4"]
+    single = [*command(episodes, tmp_path / "one"), *common, "--world-loss.batch-size", "4"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    double = [*launch, *command(episodes, tmp_path / "two")[1:], *common, "--world-loss.batch-size", "2"]
+    for run in (single, double):
+        subprocess.run(run, check=True, capture_output=True)
+    one, two = (
+        load_file(tmp_path / run / "transformer" / "diffusion_pytorch_model.safetensors") for run in ("one", "two")
+    )
+    start = load_file(trained / "bundle" / "transformer" / "diffusion_pytorch_model.safetensors")
+    moved = torch.cat([(one[name] - start[name].float()).flatten() for name in one])
+    apart = torch.cat([(one[name] - two[name]).flatten() for name in one])
+    assert apart.norm() < 0.1 * moved.norm()

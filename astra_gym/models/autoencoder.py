@@ -87,14 +87,10 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         images = self.decoder(latents.to(memory_format=torch.channels_last))
         return images.unflatten(1, (self.config.frames_per_block, 3))
 
-    def forward(self, blocks: Tensor, latent_noise: float = 0.0, generator: torch.Generator | None = None):
-        """Encode, add noise of standard deviation ``latent_noise``, decode; returns (frames, latents)."""
+    def forward(self, blocks: Tensor, noise: Tensor | None = None):
+        """Encode, add ``noise`` of the latents' shape, decode; returns (frames, latents)."""
         latents = self.encode(blocks)
-        noisy = latents
-        if latent_noise:
-            noise = torch.randn(latents.shape, generator=generator, device=latents.device)
-            noisy = latents + latent_noise * noise.to(latents.dtype)
-        return self.decode(noisy), latents
+        return self.decode(latents if noise is None else latents + noise.to(latents.dtype)), latents
 
 
 def to_model(frames: Tensor) -> Tensor:

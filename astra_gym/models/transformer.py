@@ -201,11 +201,11 @@ class TimeEmbedding(nn.Module):
         self.projection = nn.Linear(dim, 6 * dim)
 
     def forward(
-        self, noise_level: Tensor, dtype: torch.dtype | None = None, prompt: Tensor | float = 0.0
+        self, noise_level: Tensor, dtype: torch.dtype | None = None, condition: Tensor | float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """Levels ``(...)`` in [0, 1] to the embedding ``(..., dim)`` and the blocks' modulation ``(..., 6, dim)``.
 
-        Computed in ``dtype``, by default that of the weights. ``prompt`` is added to the embedding.
+        Computed in ``dtype``, by default that of the weights. ``condition`` is added to the embedding.
         """
         dtype = dtype or self.linear_1.weight.dtype
         half = self.freq_dim // 2
@@ -213,7 +213,7 @@ class TimeEmbedding(nn.Module):
         angles = 1000.0 * noise_level.double()[..., None] * torch.exp(-math.log(10_000.0) * exponent)
         sinusoid = torch.cat([angles.cos(), angles.sin()], -1).to(dtype)
         hidden = F.silu(_linear_in(dtype, self.linear_1, sinusoid))
-        embedding = _linear_in(dtype, self.linear_2, hidden) + prompt
+        embedding = _linear_in(dtype, self.linear_2, hidden) + condition
         return embedding, _linear_in(dtype, self.projection, F.silu(embedding)).unflatten(-1, (6, -1))
 
 
@@ -259,6 +259,8 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         local_mixing: depthwise 3x3 convolution over each frame's tokens in the feed-forward (causal).
         modalities: row length of each modality's actions.
         scenario_prompt: learn a vector for each modality that tells the model which world it is in (causal).
+        action_modulation: let further experts add the action to the time embedding too, so that it also scales and
+            gates what the blocks compute (causal).
         action_dim: width of the shared action space.
         action_hidden_dim: hidden width of the modality projectors, None for a single linear layer.
         num_experts, top_k, routing: the mixture of action experts; routing is "learned" or "fixed".
@@ -287,6 +289,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         local_mixing: bool = True,
         modalities: dict[str, int] | None = None,
         scenario_prompt: bool = False,
+        action_modulation: bool = False,
         action_dim: int = 25,
         action_hidden_dim: int | None = 128,
         num_experts: int = 4,
@@ -316,6 +319,9 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         if scenario_prompt:
             self.scenario_embedding = nn.Embedding(len(modalities), dim)
             nn.init.zeros_(self.scenario_embedding.weight)
+        if action_modulation:
+            self.modulation_experts = ActionExperts(num_experts, action_dim, dim)
+            nn.init.zeros_(self.modulation_experts.weight)
         self.action_encoder = ActionEncoder(modalities, action_dim, action_hidden_dim, num_experts, top_k, routing)
         self.blocks = nn.ModuleList(  # type: ignore[assignment]
             AstraBlock(
@@ -442,7 +448,10 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         tokens = self.patch_embedding(inputs)
         summary = self.summary_embedding(latents.flatten(2)).unsqueeze(2)
         x = torch.cat([tokens, summary], 2)
-        embedding, modulation = self.time_embedding(noise_level, prompt=0.0 if prompt is None else prompt)
+        condition: Tensor | float = 0.0 if prompt is None else prompt
+        if self.config.action_modulation:
+            condition = condition + self.modulation_experts(actions)
+        embedding, modulation = self.time_embedding(noise_level, condition=condition)
         rotary = Rotary.from_positions(self.positions(times).flatten(1, 2), self.config.attention_head_dim)
         for i, block in enumerate(self.blocks):
             adapter = block.experts(actions).unsqueeze(2)

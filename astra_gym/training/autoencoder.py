@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from astra_gym.models.autoencoder import BlockAutoencoder, to_model, to_pixels
+from astra_gym.training.parallel import Draws
 
 
 def peak_signal_to_noise(frames: Tensor, truth: Tensor) -> float:
@@ -48,19 +49,21 @@ class AutoencoderStage:
     def _autocast(self):
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16)
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, step: int, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         device = self.model.device
-        truth = to_model(self._draw(generator).to(device))
+        truth = to_model(self._draw(draws).to(device))
+        height, width = truth.shape[-2] // 8, truth.shape[-1] // 8
+        noise = draws.randn((len(truth), self.model.config.latent_channels, height, width))
         with self._autocast():
-            frames, _ = self.model(truth, self.latent_noise, generator)
+            frames, _ = self.model(truth, self.latent_noise * noise)
         error = frames.float() - truth
         pixels = error.square().mean()
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         return 5 * pixels + self.edge_weight * edges, {"pixels": pixels, "edges": edges}
 
-    def _draw(self, generator: torch.Generator) -> Tensor:
+    def _draw(self, draws: Draws) -> Tensor:
         """A batch with its share of every scenario, the odd ones to the first."""
-        place = torch.rand(self.batch_size, generator=generator, device=generator.device, dtype=torch.float64).cpu()
+        place = draws.rand((self.batch_size,), torch.float64).cpu()
         parts = place.tensor_split(len(self.train))
         return torch.cat(
             [blocks[(part * len(blocks)).long()] for part, blocks in zip(parts, self.train.values(), strict=True)]

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from astra_gym.training.optim import MovingAverage, learning_rate_factor, make_optimizers
+from astra_gym.training.parallel import Draws, average_gradients
 
 
 @dataclass
@@ -39,7 +41,7 @@ class LoopConfig:
 
 
 class Stage(Protocol):
-    """One thing to train. Batches and noise come from ``generator`` alone, so that a step can be repeated exactly."""
+    """One thing to train. Batches and noise come from ``draws`` alone, so that a step can be repeated exactly."""
 
     name: str
 
@@ -47,7 +49,7 @@ class Stage(Protocol):
     def model(self) -> nn.Module:
         """What is trained."""
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, step: int, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise at ``step`` and numbers to log."""
 
     def validate(self) -> dict[str, float]:
@@ -62,9 +64,14 @@ def save_atomically(state: dict, path: Path) -> None:
 
 
 def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.device) -> None:
-    """Train ``stage``, from its checkpoint in ``folder`` if there is one; its model ends with the averaged weights."""
+    """Train ``stage``, from its checkpoint in ``folder`` if there is one; its model ends with the averaged weights.
+
+    Under ``accelerate launch`` every process takes its share of each batch; the first one validates, logs and saves.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    rank, count = accelerator.process_index, accelerator.num_processes
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{stage.name}.pt"
     model = stage.model
@@ -88,9 +95,10 @@ def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.devi
         }
         save_atomically(state, checkpoint)
 
-    writer = SummaryWriter(folder / "logs" / stage.name, purge_step=first)
+    accelerator.wait_for_everyone()  # every process has read the checkpoint before the first one replaces it
+    writer = SummaryWriter(folder / "logs" / stage.name, purge_step=first) if rank == 0 else None
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device))
-    bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc=stage.name, unit="step")
+    bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc=stage.name, unit="step", disable=rank > 0)
     for step in bar:
         factor = learning_rate_factor(step, config.steps, config.warmup, config.decay_share)
         for optimizer in optimizers:
@@ -98,8 +106,9 @@ def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.devi
                 group["lr"] = group["peak_lr"] * factor
         generator = torch.Generator(device).manual_seed(config.seed * 10_000_019 + step)
         model.train()
-        loss, numbers = stage.loss(step, generator)
+        loss, numbers = stage.loss(step, Draws(generator, rank, count))
         loss.backward()
+        average_gradients(model, accelerator)
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         for optimizer in optimizers:
             optimizer.step()
@@ -109,6 +118,8 @@ def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.devi
         for name, value in {"loss": loss.detach(), "gradient_norm": norm, **numbers}.items():
             sums[name] += value.detach()
         done = step + 1
+        if writer is None:
+            continue
         if done % 50 == 0:
             for name, total in sums.items():
                 writer.add_scalar(f"train/{name}", total.item() / 50, done)
@@ -124,6 +135,8 @@ def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.devi
             tqdm.write(f"{stage.name} step {done}: " + ", ".join(f"{k} {v:.4f}" for k, v in results.items()))
         if done % config.checkpoint_every == 0 or done == config.steps:
             save(done)
-    writer.close()
+    if writer is not None:
+        writer.close()
+    accelerator.wait_for_everyone()
     average.swap(model)
     model.eval()

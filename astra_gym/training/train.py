@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file
 
 from astra_gym.actions import MODALITIES
@@ -41,7 +42,11 @@ class TransformerSize:
 
 @dataclass
 class TrainArgs:
-    """Train a world on collected episodes and write its bundle. Run again after an interruption, it goes on."""
+    """Train a world on collected episodes and write its bundle. Run again after an interruption, it goes on.
+
+    For several processes: ``accelerate launch --multi_gpu --num_processes N scripts/train_world.py ...``, on CPUs too;
+    batch sizes are those of one process.
+    """
 
     data: Path = Path("data")
     """Folder with the Minari datasets <scenario>/train and <scenario>/val."""
@@ -98,14 +103,16 @@ def train(args: TrainArgs) -> Path:
         raise ValueError(f"stages: got {unknown}, allowed are {STAGES}")
     scenarios = chosen_scenarios(args.scenarios)
     torch.manual_seed(args.seed)
+    PartialState(cpu=args.device == "cpu")
     _train_autoencoder(args, scenarios)
     if "world" in args.stages or "bundle" in args.stages:
         autoencoder = _finished(args, BlockAutoencoder, "autoencoder").to(args.device)
-        training = {name: latent_episodes(args.data / name / "train", autoencoder) for name in scenarios}
-        validation = {name: latent_episodes(args.data / name / "val", autoencoder) for name in scenarios}
+        with PartialState().main_process_first():  # which leaves the others the cache
+            training = {name: latent_episodes(args.data / name / "train", autoencoder) for name in scenarios}
+            validation = {name: latent_episodes(args.data / name / "val", autoencoder) for name in scenarios}
         if "world" in args.stages:
             _train_world(args, autoencoder, training, validation)
-        if "bundle" in args.stages:
+        if "bundle" in args.stages and PartialState().is_main_process:
             _write_bundle(args, autoencoder, training, validation)
     return args.output
 
@@ -137,6 +144,13 @@ def _finished(args: TrainArgs, cls, part: str):
     raise FileNotFoundError(f"run: {args.run / part} is missing; run the stage {stage!r} first")
 
 
+def _save(module: Any, folder: Path) -> None:
+    """Let the first process save a part, and all others wait for it."""
+    if PartialState().is_main_process:
+        module.save_pretrained(folder)
+    PartialState().wait_for_everyone()
+
+
 def _go_on_from(args: TrainArgs, module: torch.nn.Module, part: str) -> None:
     """Copy into ``module`` whatever fits of the same part of the bundle to go on from."""
     if args.init_from is None:
@@ -162,14 +176,14 @@ def _train_autoencoder(args: TrainArgs, scenarios: list[str]) -> None:
         model = BlockAutoencoder(latent_channels=args.latent_channels)
         _go_on_from(args, model, "autoencoder")
         run_stage(AutoencoderStage(model.to(device), train, validation, **common), args.autoencoder, args.run, device)
-        model.save_pretrained(folder)
+        _save(model, folder)
     if "decoder" in args.stages:
         model = _finished(args, BlockAutoencoder, "autoencoder").requires_grad_(True).to(device)
         stage = AutoencoderStage(
             model, train, validation, **common, edge_weight=args.decoder_edge_weight, decoder_only=True
         )
         run_stage(stage, args.decoder, args.run, device)
-        model.save_pretrained(folder)
+        _save(model, folder)
 
 
 def _train_world(
@@ -193,8 +207,8 @@ def _train_world(
         bf16=args.bf16,
     )
     run_stage(stage, args.world, args.run, torch.device(args.device))
-    transformer.save_pretrained(args.run / "transformer")
-    heads.save_pretrained(args.run / "heads")
+    _save(transformer, args.run / "transformer")
+    _save(heads, args.run / "heads")
 
 
 def _new_world(
@@ -213,6 +227,7 @@ def _new_world(
         summary_window=size.summary_window,
         modalities={name: MODALITIES[name].row_dim for name in training},
         scenario_prompt=True,
+        action_modulation=True,
         num_experts=size.experts,
         top_k=size.top_k,
     )

@@ -22,6 +22,7 @@ from astra_gym.models.autoencoder import BlockAutoencoder, to_pixels
 from astra_gym.models.heads import RewardHeads
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.sampler import Dynamics, FlowConfig, predict_clean, shift_levels
+from astra_gym.training.parallel import Draws
 
 
 class WorldModel(nn.Module):
@@ -88,13 +89,11 @@ class ClipSampler:
         good = self.starts[rewards > rewards.mean()]
         self.good_starts = good if len(good) else self.starts
 
-    def draw(self, count: int, generator: torch.Generator, good_share: float = 0.0) -> dict[str, Tensor]:
-        """``count`` clips as tensors ``(count, frames, ...)`` on the generator's device.
+    def draw(self, place: Tensor, kind: Tensor, device: torch.device | str, good_share: float = 0.0):
+        """Clips as tensors ``(B, frames, ...)`` on ``device``, from B pairs of random numbers in [0, 1).
 
         ``good_share`` of them come from those with more reward than the mean clip.
         """
-        device = generator.device
-        place, kind = torch.rand((2, count), generator=generator, device=device, dtype=torch.float64).cpu()
         of_all = self.starts[(place * len(self.starts)).long()]
         of_good = self.good_starts[(place * len(self.good_starts)).long()]
         return self.at(torch.where(kind < good_share, of_good, of_all), device)
@@ -112,15 +111,16 @@ class ClipSampler:
 
 
 def draw_jointly(
-    samplers: dict[str, ClipSampler], count: int, generator: torch.Generator, good_share: float
+    samplers: dict[str, ClipSampler], count: int, draws: Draws, good_share: float
 ) -> dict[str, Any]:
     """``count`` clips, each of a scenario drawn by chance: tensors as :meth:`ClipSampler.draw` has them, rows padded
     with zeros at the end, and ``scenarios``, a name for each clip."""
-    chance = torch.rand(count, generator=generator, device=generator.device)
-    counts = (chance * len(samplers)).long().bincount(minlength=len(samplers)).tolist()
+    chance = draws.rand((count, 3), torch.float64).cpu()
+    which = (chance[:, 0] * len(samplers)).long()
+    counts = which.bincount(minlength=len(samplers)).tolist()
     parts = [
-        sampler.draw(number, generator, good_share)
-        for sampler, number in zip(samplers.values(), counts, strict=True)
+        sampler.draw(*chance[which == i, 1:].unbind(1), draws.device, good_share)
+        for i, (sampler, number) in enumerate(zip(samplers.values(), counts, strict=True))
         if number
     ]
     width = max(part["rows"].shape[-1] for part in parts)
@@ -170,30 +170,28 @@ class WorldStage:
     def _autocast(self):
         return torch.autocast(self.model.transformer.device.type, torch.bfloat16, enabled=self.bf16)
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        config, device = self.config, generator.device
-        clip = draw_jointly(self.train, config.batch_size, generator, config.good_share)
+    def loss(self, step: int, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        config, device = self.config, draws.device
+        clip = draw_jointly(self.train, config.batch_size, draws, config.good_share)
         truth, history = clip["latents"], clip["latents"]
         shape = truth.shape[:2]
         progress = step / self.total_steps
         if progress >= config.own_history_from and step % 4 < 4 * config.own_history_share:
-            history = self._with_own_frames(clip, generator)
+            history = self._with_own_frames(clip, draws)
 
-        history_level = history_noise_levels(shape, self.flow.history_noise, generator)
-        uniform = torch.rand(shape, generator=generator, device=device)
-        low = torch.rand(shape, generator=generator, device=device) < config.low_noise_share
+        history_level = history_noise_levels(draws.rand((*shape, 2)), self.flow.history_noise)
+        uniform = draws.rand(shape)
+        low = draws.rand(shape) < config.low_noise_share
         target_level = torch.where(low, uniform, shift_levels(uniform, self.flow.training_shift)).clamp(1e-3, 1.0)
-        noise = torch.randn((2, *truth.shape), generator=generator, device=device)
-        noisy_history = corrupt(history, history_level, noise[0])
-        noisy_target = corrupt(truth, target_level, noise[1])
+        noisy_history = corrupt(history, history_level, draws.randn(truth.shape))
+        noisy_target = corrupt(truth, target_level, draws.randn(truth.shape))
 
         usable = (history_level < self.flow.previous_limit)[..., None, None, None]
         previous = F.pad((noisy_history * usable)[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
-        drop = torch.rand((2, *shape), generator=generator, device=device)
-        hide = torch.cat([drop[0] < config.action_dropout / 2, drop[1] < config.action_dropout], 1)
+        hide = torch.cat([draws.rand(shape) < config.action_dropout / 2, draws.rand(shape) < config.action_dropout], 1)
         rows = torch.cat([clip["rows"], clip["rows"]], 1) * ~hide[..., None]
         times = torch.arange(shape[1], device=device).repeat(2).expand(shape[0], -1)
-        told = torch.rand(shape[0], generator=generator, device=device) >= config.prompt_dropout
+        told = draws.rand(shape[:1]) >= config.prompt_dropout
         scenarios = [name if tell else None for name, tell in zip(clip["scenarios"], told.tolist(), strict=True)]
 
         with self._autocast():
@@ -244,14 +242,13 @@ class WorldStage:
         return reward_loss, (ending_loss * clear).sum() / clear.sum().clamp(min=1)
 
     @torch.no_grad()
-    def _with_own_frames(self, clip: dict[str, Any], generator: torch.Generator) -> Tensor:
+    def _with_own_frames(self, clip: dict[str, Any], draws: Draws) -> Tensor:
         """The clips with the frames before the last replaced by what the model makes of their beginning and actions."""
         longest = min(self.config.own_history_frames, self.config.clip_frames - 2)
-        own = 1 + int(torch.randint(longest, (1,), generator=generator, device=generator.device))
-        steps = 1 + int(torch.randint(2, (1,), generator=generator, device=generator.device))
+        own, steps = 1 + draws.integer(longest), 1 + draws.integer(2)
         with self._autocast():
             context = self.config.clip_frames - 1 - own
-            frames = self.roll_out(clip["latents"], clip["rows"], clip["scenarios"], context, own, steps, generator)
+            frames = self.roll_out(clip["latents"], clip["rows"], clip["scenarios"], context, own, steps, draws)
         history = clip["latents"].clone()
         history[:, -1 - own : -1] = frames
         return history
@@ -265,7 +262,7 @@ class WorldStage:
         context: int,
         frames: int,
         steps: int,
-        generator: torch.Generator,
+        draws: Draws,
     ) -> Tensor:
         """Generate ``frames`` latent frames after the first ``context`` of clips ``(B, F, ...)`` with their actions."""
         transformer = self.model.transformer
@@ -274,19 +271,18 @@ class WorldStage:
         prompt = transformer.prompt(scenarios)
         previous = torch.zeros_like(latents[:, 0])
         generated = []
-
-        def noise() -> Tensor:
-            return torch.randn(previous.shape, generator=generator, device=generator.device)
-
         for t in range(context + frames):
             action = RoutedActions(*(tensor[:, t] for tensor in actions))
             if t < context:
                 current = latents[:, t]
             else:
-                current = self.dynamics.generate(memory, action, previous, noise(), steps, prompt=prompt)
+                current = self.dynamics.generate(
+                    memory, action, previous, draws.randn(previous.shape), steps, prompt=prompt
+                )
                 generated.append(current)
             if t < context + frames - 1:
-                previous, _ = self.dynamics.commit(memory, current, action, previous, noise(), prompt)
+                noise = draws.randn(previous.shape)
+                previous, _ = self.dynamics.commit(memory, current, action, previous, noise, prompt)
         return torch.stack(generated, 1)
 
     @torch.no_grad()
@@ -303,14 +299,14 @@ class WorldStage:
         device, clips = self.model.transformer.device, 32
         context = self.config.clip_frames // 2
         horizon = self.config.clip_frames - context
-        generator = torch.Generator(device).manual_seed(0)
+        draws = Draws(torch.Generator(device).manual_seed(0))
         spread = torch.linspace(0, len(validation.starts) - 1, clips).long()
         clip = validation.at(validation.starts[spread], device)
         latents, rows = clip["latents"], clip["rows"]
         shuffled = torch.cat([rows[:, :context], rows.roll(clips // 2, 0)[:, context:]], 1)
         with self._autocast():
-            own = self.roll_out(latents, rows, [scenario] * clips, context, horizon, 2, generator)
-            other = self.roll_out(latents, shuffled, [scenario] * clips, context, horizon, 2, generator)
+            own = self.roll_out(latents, rows, [scenario] * clips, context, horizon, 2, draws)
+            other = self.roll_out(latents, shuffled, [scenario] * clips, context, horizon, 2, draws)
         decode = self._decode
         results = {}
         for after in [n for n in (1, 4, 8) if n <= horizon]:
