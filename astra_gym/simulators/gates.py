@@ -39,6 +39,7 @@ class GateCourse(gym.Env[np.ndarray, np.ndarray]):
         self.action_space = DRONE.action_space
         self.observation_space = spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.controller = quadrotor.FlightController()
+        self._begun = False
         self._view: MujocoView | None = None
         self._frame = np.zeros(self.observation_space.shape, np.uint8)
 
@@ -52,9 +53,8 @@ class GateCourse(gym.Env[np.ndarray, np.ndarray]):
         self.data.qpos[3:7] = np.cos(self.course.start_yaw / 2), 0, 0, np.sin(self.course.start_yaw / 2)
         self.next_gate = self.gates_passed = 0
         self._paint_gates()
-        if self._view is not None:
-            self._view.close()
-        self._view = MujocoView(self.model, self.size, fog=True)
+        self.close()
+        self._begun = True
         self._frame = self._draw()
         return self._frame.copy(), self._info()
 
@@ -65,7 +65,7 @@ class GateCourse(gym.Env[np.ndarray, np.ndarray]):
             ResetNeeded: before the first ``reset``.
             ValueError: on a wrong shape or a number that is not finite.
         """
-        if self._view is None:
+        if not self._begun:
             raise ResetNeeded("call reset() before step(): no episode has begun")
         command = tuple(DRONE.checked(action).tolist())
         before, gate = self.position, self.gate
@@ -89,11 +89,12 @@ class GateCourse(gym.Env[np.ndarray, np.ndarray]):
 
     def render(self) -> np.ndarray:  # type: ignore[override]
         """The newest frame, ``uint8 (size, size, 3)``."""
-        if self._view is None:
+        if not self._begun:
             raise ResetNeeded("call reset() before render(): no episode has begun")
         return self._frame.copy()
 
     def close(self) -> None:
+        """Free the graphics memory; the next frame takes it again."""
         if self._view is not None:
             self._view.close()
             self._view = None
@@ -125,7 +126,8 @@ class GateCourse(gym.Env[np.ndarray, np.ndarray]):
                 self.model.geom(f"gate{gate}_{bar}").matid = signal if gate == self.next_gate else dull
 
     def _draw(self) -> np.ndarray:
-        assert self._view is not None
+        if self._view is None:
+            self._view = MujocoView(self.model, self.size, fog=True)
         self.data.mocap_pos[0] = self.data.qpos[:3]
         self.data.mocap_quat[0] = np.cos(self.heading / 2), 0, 0, np.sin(self.heading / 2)
         mujoco.mj_kinematics(self.model, self.data)
