@@ -9,10 +9,49 @@ import numpy as np
 from gymnasium import spaces
 
 
-def stack_frames(block: np.ndarray) -> np.ndarray:
-    """A block ``(K, H, W, 3)`` as one image with the frames as channels, ``(3K, H, W)``, the oldest frame first."""
-    frames, height, width, colours = block.shape
-    return block.transpose(0, 3, 1, 2).reshape(frames * colours, height, width)
+def stack_frames(blocks: np.ndarray) -> np.ndarray:
+    """Blocks ``(..., K, H, W, 3)`` as images with the frames as channels, oldest first, ``(..., 3K, H, W)``."""
+    *batch, frames, height, width, colours = blocks.shape
+    return np.moveaxis(blocks, -1, -3).reshape(*batch, frames * colours, height, width)
+
+
+def stacked_space(space: spaces.Space) -> spaces.Box:
+    """The space of stacked frames of a space of blocks.
+
+    Raises:
+        ValueError: if it is another space.
+    """
+    shape = space.shape or ()
+    if len(shape) != 4:
+        raise ValueError(f"env: got observations of shape {shape}, allowed are blocks of frames (K, H, W, 3)")
+    return spaces.Box(0, 255, (shape[0] * shape[3], *shape[1:3]), np.uint8)
+
+
+class Controls:
+    """Controls in -1..1 around rest, as SB3 recommends.
+
+    Gas and brake become one pedal, since nobody wants both at once: ``[steer, pedal]``, where a pedal above 0 is gas
+    and one below 0 is brake. In scenarios without gas and brake each number is mapped linearly.
+
+    Args:
+        actions: space of a scenario's actions.
+        scenario: its name.
+    """
+
+    def __init__(self, actions: spaces.Space, scenario: str):
+        if not isinstance(actions, spaces.Box):
+            raise ValueError(f"env: got the action space {actions}, allowed is a Box")
+        self.low, self.high = actions.low, actions.high
+        self.has_pedals = scenario == "drive"
+        self.space = spaces.Box(-1.0, 1.0, (len(self.low) - self.has_pedals,), np.float32)
+
+    def actions(self, controls: np.ndarray) -> np.ndarray:
+        """The scenario's actions ``float32 (..., action_dim)`` for controls ``(..., n)``."""
+        controls = np.clip(controls, -1.0, 1.0)
+        if self.has_pedals:
+            steer, pedal = controls[..., 0], controls[..., 1]
+            return np.stack([steer, pedal.clip(0.0), (-pedal).clip(0.0)], -1).astype(np.float32)
+        return (self.low + (controls + 1.0) / 2.0 * (self.high - self.low)).astype(np.float32)
 
 
 class StackedFrames(gym.ObservationWrapper):
@@ -27,38 +66,23 @@ class StackedFrames(gym.ObservationWrapper):
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
-        shape = env.observation_space.shape or ()
-        if len(shape) != 4:
-            raise ValueError(f"env: got observations of shape {shape}, allowed are blocks of frames (K, H, W, 3)")
-        self.observation_space = spaces.Box(0, 255, (shape[0] * shape[3], *shape[1:3]), np.uint8)
+        self.observation_space = stacked_space(env.observation_space)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
         return stack_frames(observation)
 
 
 class SymmetricControls(gym.ActionWrapper):
-    """Controls in -1..1 around rest, as SB3 recommends.
-
-    Gas and brake become one pedal, since nobody wants both at once: ``[steer, pedal]``, where a pedal above 0 is gas
-    and one below 0 is brake. In environments without gas and brake each number is mapped linearly.
-    """
+    """Act by :class:`Controls`."""
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
-        space = env.action_space
-        if not isinstance(space, spaces.Box):
-            raise ValueError(f"env: got the action space {space}, allowed is a Box")
-        self.low, self.high = space.low, space.high
-        self.has_pedals = env.get_wrapper_attr("modality").name == "drive"
-        self.action_space = spaces.Box(-1.0, 1.0, (len(self.low) - self.has_pedals,), np.float32)
+        self.controls = Controls(env.action_space, env.get_wrapper_attr("modality").name)
+        self.action_space = self.controls.space
 
     def action(self, action: np.ndarray) -> np.ndarray:
         """The wrapped environment's action."""
-        action = np.clip(action, -1.0, 1.0)
-        if self.has_pedals:
-            steer, pedal = action
-            return np.array([steer, max(pedal, 0.0), max(-pedal, 0.0)], np.float32)
-        return (self.low + (action + 1.0) / 2.0 * (self.high - self.low)).astype(np.float32)
+        return self.controls.actions(action)
 
 
 class ScaledReward(gym.RewardWrapper):

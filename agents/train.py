@@ -15,12 +15,14 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 from tqdm import tqdm
 
 from astra_gym.agents.policies import make_agent
 from astra_gym.agents.rollout import is_simulator, make_block_env, run_episode
 from astra_gym.agents.sb3 import wrap_for_sb3
+from astra_gym.agents.vec_env import AstraVecEnv, VecScaledReward
+from astra_gym.envs.vector import AstraVectorEnv
 
 EVALUATION_SEEDS = range(10_000, 10_010)
 """Episodes that every policy is judged on; training draws its seeds elsewhere."""
@@ -39,7 +41,7 @@ class TrainAgentArgs:
     timesteps: int = 100_000
     """Blocks to learn from, those before a resume included."""
     num_envs: int = 4
-    """Environments that take turns; more give more varied batches."""
+    """Episodes at a time: a world steps them together, a simulator in turn; more give more varied batches."""
     blocks: int = 250
     """Longest episode, in blocks."""
     seed: int = 0
@@ -119,8 +121,20 @@ def save_policy(model: BaseAlgorithm, path: Path) -> None:
     os.replace(unfinished, path)
 
 
-def make_vec_env(args: TrainAgentArgs) -> DummyVecEnv:
+def make_vec_env(args: TrainAgentArgs) -> VecEnv:
     """``num_envs`` environments in the form that PPO learns from; their logs have unscaled returns."""
+    if not is_simulator(args.env):
+        worlds = gym.make_vec(
+            args.env,
+            num_envs=args.num_envs,
+            max_episode_steps=args.blocks,
+            world=args.world,
+            device=args.device,
+            autoreset_mode="SameStep",
+            copy=False,
+        )
+        assert isinstance(worlds, AstraVectorEnv)
+        return VecScaledReward(VecMonitor(AstraVecEnv(worlds)), args.reward_scale)
 
     def make() -> gym.Env:
         env = make_block_env(args.env, args.blocks, args.world, args.device)

@@ -31,6 +31,7 @@ def _register() -> None:
         gym.register(
             id=f"Astra{name}-v0",
             entry_point=f"astra_gym.envs.{name.lower()}:Astra{name}Env",
+            vector_entry_point=f"astra_gym.envs.vector:{name.lower()}_worlds",
             max_episode_steps=steps,
         )
         gym.register(id=f"AstraSim/{name}-v0", entry_point=f"astra_gym.simulators.{simulator}")

@@ -10,6 +10,7 @@ from astra_gym.envs.released_camera import AstraReleasedCameraEnv
 from astra_gym.envs.released_drone import AstraReleasedDroneEnv
 from astra_gym.envs.released_manipulation import AstraReleasedManipulationEnv
 from astra_gym.envs.street import AstraStreetEnv
+from astra_gym.envs.vector import AstraVectorEnv
 
 __all__ = [
     "AstraCameraEnv",
@@ -21,5 +22,6 @@ __all__ = [
     "AstraReleasedDroneEnv",
     "AstraReleasedManipulationEnv",
     "AstraStreetEnv",
+    "AstraVectorEnv",
     "FrameByFrame",
 ]

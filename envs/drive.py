@@ -89,6 +89,8 @@ class AstraDriveEnv(AstraEnv):
     - `info_routing`: adds the router's weights to `info`.
 
     The same seed and the same actions give the same bytes on the same machine, also in another process.
+    `gym.make_vec("astra_gym:AstraDrive-v0", num_envs=32)` makes an :class:`astra_gym.envs.AstraVectorEnv`: many worlds
+    that are stepped by one forward pass.
     `env.unwrapped.get_state()` and `set_state()` take and restore a snapshot of everything but the wrappers.
     `RecordVideo` and `gymnasium.utils.play` take one picture a step (12 a second, the block's newest frame); put
     `astra_gym.envs.FrameByFrame` beneath them to see all 50 frames of a second.
