@@ -1,23 +1,16 @@
-"""Many worlds stepped together: Gymnasium's contract, world for world what single environments do, and SB3's face."""
+"""Many worlds stepped together: Gymnasium's contract, world for world what single environments do."""
 
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers.vector import DictInfoToList, NormalizeReward, RecordEpisodeStatistics, RecordVideo
-from stable_baselines3.common.vec_env import VecMonitor, VecVideoRecorder
 
 from astra_gym.actions import MODALITIES
-from astra_gym.agents.sb3 import stack_frames
-from astra_gym.agents.vec_env import AstraVecEnv, VecScaledReward
-from astra_gym.bundles import Bundle, Start, StartBank, WorldConfig, load_bundle
+from astra_gym.bundles import load_bundle
 from astra_gym.envs import AstraVectorEnv
-from astra_gym.models.autoencoder import BlockAutoencoder
-from astra_gym.models.heads import RewardHeads
-from astra_gym.models.transformer import AstraTransformer
 
 ID = "AstraDrive-v0"
 COAST = np.array([[0.2, 0.5, 0.0], [-0.2, 0.0, 0.1]], np.float32)
@@ -300,44 +293,6 @@ def test_worlds_need_their_resets():
 # Mixed batches -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def joint(tmp_path_factory):
-    """Folder of a small random world of all scenarios, whose starts differ in length."""
-    torch.manual_seed(0)
-    transformer = AstraTransformer(
-        in_channels=4,
-        num_attention_heads=2,
-        attention_head_dim=24,
-        num_layers=1,
-        ffn_dim=32,
-        freq_dim=32,
-        modalities={name: modality.row_dim for name, modality in MODALITIES.items()},
-        scenario_prompt=True,
-    )
-    for parameter in transformer.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.05)
-    starts = {
-        name: [
-            Start(
-                torch.randn(2 + i, 4, 8, 8), torch.randn(2 + i, modality.row_dim), 0, np.zeros((0, modality.action_dim))
-            )
-            for _ in range(5)
-        ]
-        for i, (name, modality) in enumerate(MODALITIES.items())
-    }
-    bundle = Bundle(
-        WorldConfig(num_inference_steps=1),
-        transformer,
-        BlockAutoencoder(latent_channels=4, encoder_channels=(8, 8), decoder_channels=(8, 8, 8)),
-        RewardHeads(96, 25, 16, dict.fromkeys(MODALITIES, (0.0, 1.0))),
-        {name: StartBank.from_starts(some) for name, some in starts.items()},
-    )
-    folder = tmp_path_factory.mktemp("joint")
-    bundle.save(folder)
-    return folder
-
-
 def check_mixed_batch(scenarios: list[str], world) -> None:
     """Each world of a mixed batch does what it does in a batch of its own."""
     mixed = AstraVectorEnv(scenarios, world=world, info_routing=True)
@@ -360,10 +315,10 @@ def check_mixed_batch(scenarios: list[str], world) -> None:
         assert together[1][i] == pytest.approx(single[1][0], abs=0.01)
 
 
-def test_scenarios_share_a_batch(joint):
+def test_scenarios_share_a_batch(joint_world):
     scenarios = ["camera", "drive", "drone", "manipulation", "drive"]
-    check_mixed_batch(scenarios, joint)
-    envs = AstraVectorEnv(scenarios, world=joint)
+    check_mixed_batch(scenarios, joint_world)
+    envs = AstraVectorEnv(scenarios, world=joint_world)
     assert envs.scenarios == tuple(scenarios)
     assert envs.action_space.shape == (5, 6)
     assert all(envs.single_action_space.contains(row) for row in envs.action_space.sample())
@@ -373,8 +328,8 @@ def test_shipped_scenarios_share_a_batch():
     check_mixed_batch([*load_bundle().starts][:3] + ["drive"], "small")
 
 
-def test_each_scenario_has_its_own_time_limit(joint):
-    envs = AstraVectorEnv(["manipulation", "drone"], world=joint, obs_type="latent")
+def test_each_scenario_has_its_own_time_limit(joint_world):
+    envs = AstraVectorEnv(["manipulation", "drone"], world=joint_world, obs_type="latent")
     envs.reset(seed=0)
     truncated = [envs.step(np.zeros((2, 4)))[3].tolist() for _ in range(50)]
     assert truncated[:-1] == [[False, False]] * 49
@@ -386,62 +341,3 @@ def test_a_world_that_knows_no_such_scenario():
     for name in missing[:1]:
         with pytest.raises(ValueError, match=f"^world: 'small' was not trained for '{name}'"):
             AstraVectorEnv(["drive", name])
-
-
-# Stable-Baselines3 ---------------------------------------------------------------------------------------------------
-
-
-def same_step(**arguments) -> AstraVectorEnv:
-    return make(autoreset_mode="SameStep", **arguments)
-
-
-def test_sb3_learns_from_stacked_frames(tmp_path):
-    envs = same_step(max_episode_steps=2, render_mode="rgb_array", copy=False, info_routing=True)
-    inner = AstraVecEnv(envs)
-    recorder = VecVideoRecorder(VecMonitor(inner), str(tmp_path), lambda step: step == 0, video_length=2)
-    venv = VecScaledReward(recorder, 0.5)
-    assert venv.observation_space.shape == (12, 64, 64) and venv.action_space.shape == (2,)
-    assert venv.get_attr("scenarios")[1] == ("drive", "drive") and not any(venv.env_is_wrapped(gym.Wrapper))
-    venv.seed(7)
-    observations = venv.reset()
-    assert observations.shape == (2, 12, 64, 64)
-    assert [info["start"] for info in inner.reset_infos] == [start.index for start in envs.starts]
-
-    stepped, rewards, dones, infos = venv.step(np.array([[0.2, 0.5], [-0.2, -0.1]]))
-    assert not dones.any() and rewards.dtype == np.float32
-    expected = gym.make(ID)
-    expected.reset(seed=7)
-    block, reward, *_ = expected.step(COAST[0])
-    assert grey_levels(stepped[0], stack_frames(block)) <= 1
-    assert rewards[0] == pytest.approx(reward / 2, abs=0.01)
-    assert all("terminal_observation" not in info and not info["TimeLimit.truncated"] for info in infos)
-    assert infos[0]["routing"].sum() == pytest.approx(1, abs=1e-4)
-
-    began, _, dones, infos = venv.step(np.zeros((2, 2)))
-    assert dones.all()
-    for i, info in enumerate(infos):
-        assert info["TimeLimit.truncated"] and info["episode"]["l"] == 2
-        assert info["terminal_observation"].shape == (12, 64, 64)
-        np.testing.assert_array_equal(began[i], stack_frames(envs.frames[i]))
-        assert inner.reset_infos[i]["start"] == envs.starts[i].index
-    venv.close()
-    assert len(list(tmp_path.glob("*.mp4"))) == 1
-
-
-def test_sb3_takes_options_and_tells_termination_from_truncation():
-    envs = same_step()
-    venv = AstraVecEnv(envs)
-    venv.set_options([{"start": 4}, {"start": 2}])
-    first = venv.reset()
-    assert [info["start"] for info in venv.reset_infos] == [4, 2]
-    np.testing.assert_array_equal(first[0], stack_frames(envs.frames[0]))
-    end_every_episode(envs)
-    _, _, dones, infos = venv.step(np.zeros((2, 2)))
-    assert dones.all() and not any(info["TimeLimit.truncated"] for info in infos)
-
-
-def test_sb3_needs_one_scenario_and_resets_in_the_same_step(joint, shared):
-    with pytest.raises(ValueError, match="^env: got the scenarios"):
-        AstraVecEnv(AstraVectorEnv(["drive", "drone"], world=joint, autoreset_mode="SameStep"))
-    with pytest.raises(ValueError, match="^env: got autoreset_mode 'NextStep'"):
-        AstraVecEnv(shared)
