@@ -11,14 +11,14 @@ import pytest
 import torch
 
 import astra_gym  # noqa: F401
-from astra_gym.actions import CAMERA, DRIVE
+from astra_gym.actions import DRIVE
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 pytest.importorskip("Box2D")
 pytest.importorskip("minari")
 pytest.importorskip("skimage")
 
-from astra_gym.bundles import Bundle, Start, StartBank, WorldConfig, load_bundle  # noqa: E402
+from astra_gym.bundles import Start, load_bundle  # noqa: E402
 from astra_gym.data.collect import CollectArgs, collect  # noqa: E402
 from astra_gym.data.episodes import read_episodes  # noqa: E402
 from astra_gym.evaluation import heads, heldout, metrics, report  # noqa: E402
@@ -31,8 +31,6 @@ from astra_gym.evaluation.rollout import Reading, Rollout, read_truth, roll  # n
 from astra_gym.evaluation.routing import routed_as  # noqa: E402
 from astra_gym.evaluation.speed import measure_speed  # noqa: E402
 from astra_gym.evaluation.tables import markdown  # noqa: E402
-from astra_gym.models.heads import RewardHeads  # noqa: E402
-from astra_gym.models.transformer import AstraTransformer  # noqa: E402
 from astra_gym.simulators.car_racing import Driver, DriverSkill  # noqa: E402
 from astra_gym.world import World  # noqa: E402
 
@@ -57,8 +55,8 @@ def bundle():
 
 
 @pytest.fixture(scope="module")
-def joint(bundle, data, tmp_path_factory):
-    """Folder of an untrained world of two scenarios; the held-out episodes of the second join those of the first."""
+def joint(joint_world, data, tmp_path_factory):
+    """Folder of a random world of two scenarios; the held-out episodes of the second join those of the first."""
     pytest.importorskip("mujoco")
     collect(
         CollectArgs(
@@ -71,21 +69,9 @@ def joint(bundle, data, tmp_path_factory):
             workers=1,
         )  # fmt: skip
     )
-    torch.manual_seed(0)
-    transformer = AstraTransformer(
-        in_channels=bundle.autoencoder.config.latent_channels, num_attention_heads=2, attention_head_dim=24,
-        num_layers=1, ffn_dim=32, window=2, summary_window=2, scenario_prompt=True,
-        modalities={"drive": DRIVE.row_dim, "camera": CAMERA.row_dim},
-    )  # fmt: skip
-    torch.nn.init.normal_(transformer.proj_out.weight, std=0.1)
-    reward_heads = RewardHeads(feature_dim=96, action_dim=25, rewards={"drive": (1.0, 2.0), "camera": (0.0, 1.0)})
-    config = WorldConfig(num_inference_steps=1)
-    world = Bundle(config, transformer, bundle.autoencoder, reward_heads, starts={})
-    for modality in (DRIVE, CAMERA):
-        clips = heldout.opening_clips(list(read_episodes(data / modality.name / "val")), 2, context=4)
-        starts = [heldout.as_start(World(world, modality=modality.name), modality, clip) for clip in clips]
-        world.starts[modality.name] = StartBank.from_starts(starts)
-    folder = tmp_path_factory.mktemp("joint")
+    world = load_bundle(joint_world)
+    world.starts = {name: world.starts[name] for name in ("drive", "camera")}
+    folder = tmp_path_factory.mktemp("two")
     world.save(folder)
     return folder
 

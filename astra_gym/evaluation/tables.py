@@ -56,7 +56,7 @@ def _row(name: str, values: Sequence[Any]) -> str:
 
 
 def _numbers(values: Sequence[float | None], decimals: int = 2) -> str:
-    return " / ".join("–" if value is None else f"{value:.{decimals}f}" for value in values)
+    return " / ".join("–" if value is None else f"{value:z.{decimals}f}" for value in values)
 
 
 def _summary_table(judged: dict[str, Values]) -> str:
@@ -71,7 +71,7 @@ def _summary_table(judged: dict[str, Values]) -> str:
     ]
     rows = []
     for name, values in judged.items():
-        cells = ["", "", "", "", "", ""]
+        cells = ["–"] * len(columns)
         if fidelity := values.get("fidelity"):
             below = above(fidelity, "autoencoder", 1)
             cells[0] = f"{fidelity['psnr']['autoencoder'][0]:.1f}"
@@ -149,7 +149,7 @@ def _drift_table(drift: Values) -> str:
     rows.append(("fine detail, dream / true frames", [f"{ratio:.2f}" for ratio in drift["detail_ratio_to_true"]]))
     for statistic, what in (("mean", "mean colour"), ("std", "standard deviation of colour")):
         pairs = list(zip(drift["dream"]["colour"], drift["colour_true"], strict=True))
-        cells = [", ".join(f"{a:+.0f}" for a in _difference(seen[statistic], true[statistic])) for seen, true in pairs]
+        cells = [", ".join(f"{a:+z.0f}" for a in _difference(seen[statistic], true[statistic])) for seen, true in pairs]
         rows.append((f"{what} (R, G, B), dream - true, grey levels", cells))
     if "road_visible" in drift["dream"]:
         rows.append(("road visible", [f"{share:.2f}" for share in drift["dream"]["road_visible"]]))
@@ -188,7 +188,7 @@ def _routing_table(routing: Values) -> str:
 def _swap_table(routing: Values) -> str:
     names = list(routing["use"])
     rows = [
-        (name, ["–" if other == name else f"{swaps[other][-1]:.2f}" for other in names])
+        (name, ["–" if other == name else f"{swaps[other][-1]:z.2f}" for other in names])
         for name, swaps in routing["swap"].items()
     ]
     return (
