@@ -87,7 +87,7 @@ class GateCourse(gym.Env[np.ndarray, np.ndarray]):
         self._frame = self._draw()
         return self._frame.copy(), reward, bool(crashed), False, self._info()
 
-    def render(self) -> np.ndarray:  # type: ignore[override]
+    def render(self) -> np.ndarray:
         """The newest frame, ``uint8 (size, size, 3)``."""
         if not self._begun:
             raise ResetNeeded("call reset() before render(): no episode has begun")
