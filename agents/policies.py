@@ -8,6 +8,8 @@ from typing import Protocol
 import gymnasium as gym
 import numpy as np
 
+from astra_gym.actions import CAMERA, DRIVE, DRONE, MANIPULATION, MODALITIES, Modality
+
 
 class Agent(Protocol):
     """Acts on what it sees, one action a block."""
@@ -66,14 +68,37 @@ def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
         assert isinstance(env.action_space, gym.spaces.Box)
         return RandomAgent(env.action_space, seed)
     if name == "scripted":
-        modality = env.get_wrapper_attr("modality").name
-        if modality != "drive":
-            raise ValueError(f"agent: 'scripted' can drive a car, but the environment's actions are of {modality!r}")
-        from astra_gym.agents.scripted import LaneFollower
-
-        return LaneFollower()
+        return scripted_agent(env.get_wrapper_attr("modality"))
     if Path(name).suffix == ".zip" and Path(name).is_file():
         from astra_gym.agents.sb3 import SB3Agent
 
         return SB3Agent(name, env)
     raise ValueError(f"agent: got {name!r}, allowed are 'random', 'scripted' and the path of an existing .zip")
+
+
+def scripted_agent(modality: Modality) -> Agent:
+    """The agent that acts by what it sees in the scenario of ``modality``.
+
+    Raises:
+        ValueError: if there is none, as for the released weights, whose actions mean something else.
+    """
+    if modality == DRIVE:
+        from astra_gym.agents.scripted import LaneFollower
+
+        return LaneFollower()
+    if modality == MANIPULATION:
+        from astra_gym.agents.pusher import BlockPusher
+
+        return BlockPusher()
+    if modality == DRONE:
+        from astra_gym.agents.gates import GateFollower
+
+        return GateFollower()
+    if modality == CAMERA:
+        from astra_gym.agents.goal_seeker import GoalSeeker
+
+        return GoalSeeker()
+    raise ValueError(
+        f"agent: 'scripted' can act in {', '.join(MODALITIES)} with the bundled world's actions, "
+        f"but the environment's actions are {modality.labels} of {modality.name!r}"
+    )
