@@ -5,6 +5,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WORLDS := AstraDrive-v0
+SCENARIOS ?= drive manipulation drone camera
+# What `make train` collects: about 25,000 blocks of 4 frames of each scenario.
+COLLECT_drive := --env AstraSim/Drive-v0 --policy mixed-driver --blocks 160
+COLLECT_manipulation := --env AstraSim/Manipulation-v0 --policy mixed-pusher --blocks 50
+COLLECT_drone := --env AstraSim/Drone-v0 --policy mixed-racer --blocks 125
+COLLECT_camera := --env AstraSim/Camera-v0 --policy mixed-pilot --blocks 100
+EPISODES_drive := 240
+EPISODES_manipulation := 520
+EPISODES_drone := 250
+EPISODES_camera := 252
+DRAW := from astra_gym.simulators.mujoco_view import MujocoView, mujoco; \
+	MujocoView(mujoco.MjModel.from_xml_string("<mujoco/>"))
 
 export SDL_VIDEODRIVER ?= dummy
 
@@ -16,12 +28,17 @@ help: ## list the targets
 		printf '  make %-6s %s\n' "$$name" "$$text"; done
 
 # A torch that is already there stays; a machine without an NVIDIA GPU gets the pinned one before anything else asks for torch.
+# MuJoCo draws with OpenGL, which a bare machine lacks; only the simulators of Manipulation, Drone and Camera need it.
 $(INSTALLED): setup.cfg pyproject.toml
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 		{ echo "make: $(PYTHON) cannot make a virtual environment (Debian: apt install python3-venv)" >&2; exit 1; }
 	@command -v nvidia-smi >/dev/null || $(BIN)/python -c "import torch" 2>/dev/null || \
 		$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --editable ".[dev]"
+	@draws() { $(BIN)/python -c '$(DRAW)' 2>/dev/null; }; draws || \
+		{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes libegl1 libgl1 >/dev/null && draws; } || \
+		echo "make: MuJoCo cannot draw, so its simulators cannot run (Debian: apt install libegl1 libgl1)" >&2
 	@touch $@
 
 demo: $(INSTALLED) ## agents in every shipped world beside the true simulator: films and contact sheets in videos/
@@ -31,15 +48,15 @@ demo: $(INSTALLED) ## agents in every shipped world beside the true simulator: f
 test: $(INSTALLED) ## run all tests (ARGS="-k drive" for some)
 	$(BIN)/python -m pytest $(ARGS)
 
-train: $(INSTALLED) data/drive/train/metadata.json data/drive/val/metadata.json ## collect data where it is missing, then train
-	$(BIN)/python scripts/train_world.py $(ARGS)
+train: $(INSTALLED) $(foreach name,$(SCENARIOS),data/$(name)/train/metadata.json data/$(name)/val/metadata.json) ## collect data where it is missing, then train (SCENARIOS=drive)
+	$(BIN)/python scripts/train_world.py --scenarios $(SCENARIOS) $(ARGS)
 
-data/drive/train/metadata.json: | $(INSTALLED)
-	$(BIN)/python scripts/collect.py --output $(@D) --episodes 320
+data/%/train/metadata.json: | $(INSTALLED)
+	$(BIN)/python scripts/collect.py --output $(@D) $(COLLECT_$*) --episodes $(EPISODES_$*)
 
-# Tracks follow from seeds; those of validation lie far from those of training.
-data/drive/val/metadata.json: | $(INSTALLED)
-	$(BIN)/python scripts/collect.py --output $(@D) --episodes 32 --first-seed 1000000
+# Scenes follow from seeds; those of validation lie far from those of training.
+data/%/val/metadata.json: | $(INSTALLED)
+	$(BIN)/python scripts/collect.py --output $(@D) $(COLLECT_$*) --episodes 32 --first-seed 1000000
 
 # mypy needs the installed layout, where envs/ and agents/ are part of astra_gym.
 lint: $(INSTALLED) ## ruff and mypy

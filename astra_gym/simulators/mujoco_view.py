@@ -6,17 +6,25 @@ import atexit
 import os
 import sys
 import weakref
+from ctypes.util import find_library
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-    os.environ.setdefault("MUJOCO_GL", "egl")  # without a screen; only read when mujoco is first imported
+    # How to draw without a screen; only read when mujoco is first imported.
+    only_software = not find_library("EGL") and find_library("OSMesa")
+    os.environ.setdefault("MUJOCO_GL", "osmesa" if only_software else "egl")
 
 try:
     import mujoco
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise ImportError('this simulator needs MuJoCo: pip install "astra-gym[sims]"') from error
+except (ImportError, AttributeError) as error:  # PyOpenGL raises either where the library is missing
+    raise ImportError(
+        f"MuJoCo cannot draw: OpenGL's libraries for MUJOCO_GL={os.environ.get('MUJOCO_GL')} do not load. "
+        "On Debian: apt install libegl1 libgl1"
+    ) from error
 
 if TYPE_CHECKING:
     from mujoco import MjData, MjModel, MjvCamera
