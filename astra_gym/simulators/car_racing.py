@@ -89,7 +89,7 @@ class DriverSkill:
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> DriverSkill:
-        """Draw a driver: most follow the track smoothly; some hurry, use keys, try stunts, go wild or leave the field."""
+        """Draw a driver: most follow the track smoothly; some hurry, use keys, try stunts, go wild or leave it."""
         kind = str(rng.choice(list(_KINDS), p=[share for share, _, _ in _KINDS.values()]))
         _, top_speed, noise = _KINDS[kind]
         return cls(
