@@ -56,7 +56,10 @@ def make_world(
 
     bundle = load_bundle(world, device=device, dtype=dtype)
     if untrained := [name for name in scenarios if name not in bundle.starts]:
-        raise ValueError(f"world: {world!r} was not trained for {untrained[0]!r}, only {list(bundle.starts)}")
+        raise ValueError(
+            f"world: {world!r} was not trained for {untrained[0]!r}, only {list(bundle.starts)}; name the folder of one"
+            f" that was (`astra-gym train --scenarios {untrained[0]}` makes one)"
+        )
     return World(bundle, len(scenarios), scenarios, num_inference_steps, guidance_scale)
 
 
