@@ -24,7 +24,7 @@ from astra_gym.models.transformer import AstraTransformer
 class FlowConfig:
     """How noise levels are used."""
 
-    shift: float = 1.0
+    shift: float = 2.0
     """The sampler spends more of its steps at high noise, the more so the larger this is; high values are truer on
     average, low ones sharper."""
     training_shift: float = 3.0
