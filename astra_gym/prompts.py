@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 
 WORDS: dict[str, frozenset[str]] = {
-    "drive": frozenset("drive driving car race racing road track steer street".split()),
-    "manipulation": frozenset("manipulation manipulate arm robot gripper push pushing block table fetch".split()),
-    "drone": frozenset("drone quadrotor fly flying flight gate gates uav".split()),
-    "camera": frozenset("camera room walk indoor indoors interior view look".split()),
+    "drive": frozenset(["drive", "driving", "car", "race", "racing", "road", "track", "steer", "street"]),
+    "manipulation": frozenset(
+        ["manipulation", "manipulate", "arm", "robot", "gripper", "push", "pushing", "block", "table", "fetch"]
+    ),
+    "drone": frozenset(["drone", "quadrotor", "fly", "flying", "flight", "gate", "gates", "uav"]),
+    "camera": frozenset(["camera", "room", "walk", "indoor", "indoors", "interior", "view", "look"]),
 }
 """Words of a text that speak for a scenario."""
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import gymnasium as gym
 import minari
@@ -26,6 +27,12 @@ def test_the_dataset_is_minaris(episodes):
     assert dataset.spec.env_spec.id == "AstraSim/Drive-v0"
     assert dataset[0].observations.shape == (25, 4, 64, 64, 3)
     assert dataset.recover_environment().action_space == DRIVE.action_space
+
+
+def test_the_folder_may_be_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    collect(CollectArgs(output=Path("data/drive/train"), episodes=1, blocks=2, workers=1))
+    assert len(next(read_episodes(Path("data/drive/train"))).actions) == 2
 
 
 def test_episodes_replay_in_the_simulator_and_splits_differ(episodes):

@@ -30,7 +30,16 @@ TINY = shlex.split("""
 
 
 def command(episodes: Path, run: Path) -> list[str]:
-    folders = ["--data", str(episodes.parent), "--scenarios", "drive", "--run", str(run), "--output", str(run / "bundle")]
+    folders = [
+        "--data",
+        str(episodes.parent),
+        "--scenarios",
+        "drive",
+        "--run",
+        str(run),
+        "--output",
+        str(run / "bundle"),
+    ]
     return [sys.executable, "scripts/train_world.py", *folders, *TINY]
 
 

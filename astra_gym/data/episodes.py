@@ -84,7 +84,7 @@ class LatentEpisodes:
 def encode_blocks(
     autoencoder: BlockAutoencoder, blocks: np.ndarray, batch_size: int = 64, bf16: bool = False
 ) -> torch.Tensor:
-    """uint8 blocks ``(N, K, H, W, 3)`` to float32 latents ``(N, C, h, w)`` on the CPU, computed in bfloat16 if asked."""
+    """uint8 blocks ``(N, K, H, W, 3)`` to float32 latents ``(N, C, h, w)`` on the CPU, if asked computed in bf16."""
     device = autoencoder.device
     latents = []
     for i in range(0, len(blocks), batch_size):

@@ -52,7 +52,7 @@ class RewardHeads(ModelMixin, ConfigMixin):
         return self.reward(hidden).gather(-1, index).squeeze(-1), self.termination(hidden).gather(-1, index).squeeze(-1)
 
     def reward_scale(self, scenarios: Sequence[str], like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the scenarios' rewards, each ``(B, 1, ...)`` with the dimensions of ``like``."""
+        """Mean and standard deviation of the scenarios' rewards, each ``(B, 1, ...)``, as many axes as ``like``."""
         scale = torch.tensor([self.config.rewards[name] for name in scenarios], device=like.device)
         mean, std = scale.reshape(len(scale), 2, *[1] * (like.ndim - 1)).unbind(1)
         return mean, std

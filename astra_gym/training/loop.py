@@ -98,7 +98,9 @@ def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.devi
     accelerator.wait_for_everyone()  # every process has read the checkpoint before the first one replaces it
     writer = SummaryWriter(folder / "logs" / stage.name, purge_step=first) if rank == 0 else None
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device))
-    bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc=stage.name, unit="step", disable=rank > 0)
+    bar = tqdm(
+        range(first, config.steps), initial=first, total=config.steps, desc=stage.name, unit="step", disable=rank > 0
+    )
     for step in bar:
         factor = learning_rate_factor(step, config.steps, config.warmup, config.decay_share)
         for optimizer in optimizers:

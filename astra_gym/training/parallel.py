@@ -17,7 +17,7 @@ from torch import Tensor, nn
 class Draws:
     """Random numbers for one process's share of a batch.
 
-    Each process draws for the whole batch, in the same order, and keeps its own rows: so a step is the same however many
+    Each process draws for the whole batch, in the same order, and keeps its own rows: a step is the same however many
     processes share it.
 
     Args:

@@ -110,16 +110,14 @@ class ClipSampler:
         }
 
 
-def draw_jointly(
-    samplers: dict[str, ClipSampler], count: int, draws: Draws, good_share: float
-) -> dict[str, Any]:
+def draw_jointly(samplers: dict[str, ClipSampler], count: int, draws: Draws, good_share: float) -> dict[str, Any]:
     """``count`` clips, each of a scenario drawn by chance: tensors as :meth:`ClipSampler.draw` has them, rows padded
     with zeros at the end, and ``scenarios``, a name for each clip."""
-    chance = draws.rand((count, 3), torch.float64).cpu()
-    which = (chance[:, 0] * len(samplers)).long()
+    scenario, place, kind = draws.rand((count, 3), torch.float64).cpu().unbind(1)
+    which = (scenario * len(samplers)).long()
     counts = which.bincount(minlength=len(samplers)).tolist()
     parts = [
-        sampler.draw(*chance[which == i, 1:].unbind(1), draws.device, good_share)
+        sampler.draw(place[which == i], kind[which == i], draws.device, good_share)
         for i, (sampler, number) in enumerate(zip(samplers.values(), counts, strict=True))
         if number
     ]
