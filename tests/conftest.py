@@ -1,11 +1,14 @@
 """Shared fixtures: a few short real episodes, and a world of all scenarios."""
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+with contextlib.suppress(ImportError):  # chooses how MuJoCo draws, which must come before a test imports mujoco
+    import astra_gym.simulators.mujoco_view  # noqa: F401
 
 
 @pytest.fixture(scope="session")

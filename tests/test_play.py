@@ -417,7 +417,8 @@ class TestTwoWorlds:
             last = twin.step(self.GAS).block
         moment = twin.swap()
         assert not moment.in_simulator and not moment.begins
-        assert len(twin.env.unwrapped.start.rows) == 8
+        memory = twin.env.unwrapped._world.bundle.transformer.config
+        assert len(twin.env.unwrapped.start.rows) == min(8, memory.window + memory.summary_window)
         assert twin.env.unwrapped.start.rows[:, -1].all()  # every action is known
         world = twin.env.unwrapped._world
         as_good_as_it_gets = world.decode(world.encode(last))[0]
