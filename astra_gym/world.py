@@ -74,6 +74,9 @@ class World:
         self._generators = [torch.Generator() for _ in range(num_worlds)]
         self._begun = [False] * num_worlds
         self._prompts = bundle.transformer.prompt(self.modalities)
+        endings = config.termination_rewards
+        self._can_end = torch.tensor([name in endings for name in self.modalities], device=self.device)
+        self._ending_reward = torch.tensor([endings.get(name, 0.0) for name in self.modalities], device=self.device)
 
     @torch.inference_mode()
     def reset(
@@ -191,11 +194,8 @@ class World:
         )
         standard, ending = self.bundle.heads(features, actions.code, self.modalities)
         reward = self.bundle.heads.reward_units(standard, self.modalities)
-        ending_rewards = self.bundle.config.termination_rewards
-        can_end = torch.tensor([name in ending_rewards for name in self.modalities], device=self.device)
-        ending_reward = torch.tensor([ending_rewards.get(name, 0.0) for name in self.modalities], device=self.device)
-        terminated = (ending > 0) & can_end
-        return torch.where(terminated, ending_reward, reward).cpu().numpy(), terminated.cpu().numpy()
+        terminated = (ending > 0) & self._can_end
+        return torch.where(terminated, self._ending_reward, reward).cpu().numpy(), terminated.cpu().numpy()
 
     @torch.inference_mode()
     def encode(self, video: np.ndarray) -> Tensor:

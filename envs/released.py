@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from astra_gym.envs.base import LATENT_BOUND, OBS_TYPES, RENDER_MODES, AstraEnv
+from astra_gym.envs.base import LATENT_BOUND, RENDER_MODES, AstraEnv, check_views
 from astra_gym.released_actions import ReleasedModality
 
 if TYPE_CHECKING:
@@ -82,10 +82,7 @@ class ReleasedEnv(AstraEnv):
                 f"reward_fn: got {reward_fn!r}; the released weights have no reward head, give a callable such as"
                 " astra_gym.rewards.GoalImage"
             )
-        if render_mode is not None and render_mode not in RENDER_MODES:
-            raise ValueError(f"render_mode: got {render_mode!r}, allowed are None and {RENDER_MODES}")
-        if obs_type not in OBS_TYPES:
-            raise ValueError(f"obs_type: got {obs_type!r}, allowed are {OBS_TYPES}")
+        check_views(render_mode, obs_type)
         if latents_per_step < 1:
             raise ValueError(f"latents_per_step: got {latents_per_step}, allowed are 1, 2, 3, ...")
 

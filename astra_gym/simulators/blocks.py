@@ -73,3 +73,32 @@ class BlockFrames(gym.Wrapper):
     def render(self):
         """The newest frame, ``uint8 (size, size, 3)``."""
         return self._block[-1].copy()
+
+
+class Simulator(BlockFrames):
+    """What the ground truths share: blocks of 4 frames, their arguments, and a picture in either render mode.
+
+    Args:
+        env: the simulator, frame by frame.
+        render_mode: "rgb_array" or None; ``render()`` gives the newest frame in both.
+        size: side of the square frames in pixels.
+        crop: as for :class:`BlockFrames`.
+    """
+
+    def __init__(self, env: gym.Env, render_mode: str | None, size: int, crop: Crop | None = None):
+        super().__init__(env, frames=4, size=size, crop=crop)
+        self._render_mode = render_mode
+
+    @property
+    def render_mode(self) -> str | None:  # type: ignore[override]
+        return self._render_mode
+
+    @staticmethod
+    def check_arguments(max_episode_blocks: int | None, render_mode: str | None, size: int) -> None:
+        """Raise a ValueError that names the argument which no simulator takes."""
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode: got {render_mode!r}, allowed are None and 'rgb_array'")
+        if max_episode_blocks is not None and not (isinstance(max_episode_blocks, int) and max_episode_blocks > 0):
+            raise ValueError(f"max_episode_blocks: got {max_episode_blocks!r}, allowed are None and 1, 2, 3, ...")
+        if not (isinstance(size, int) and size > 0):
+            raise ValueError(f"size: got {size!r}, allowed are 1, 2, 3, ...")

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from astra_gym.actions import DRIVE
-from astra_gym.simulators.blocks import BlockFrames
+from astra_gym.simulators.blocks import Simulator
 
 CROP = (6, 0, 90, 84)
 """The square above CarRacing's instrument panel, in its 96x96 pixels (left, top, right, bottom)."""
@@ -35,7 +35,7 @@ class _LapsGoOn(gym.Wrapper):
         return observation, reward, terminated, truncated, info
 
 
-class DriveSim(BlockFrames):
+class DriveSim(Simulator):
     """CarRacing-v3 in the interface of ``AstraDrive-v0``.
 
     Physics, reward and pixels are CarRacing's. Three things differ: the picture is the 84x84 square above the
@@ -50,20 +50,14 @@ class DriveSim(BlockFrames):
     """What an action means here."""
 
     def __init__(self, max_episode_blocks: int | None = 250, render_mode: str | None = "rgb_array", size: int = 64):
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode: got {render_mode!r}, allowed are None and 'rgb_array'")
+        self.check_arguments(max_episode_blocks, render_mode, size)
         try:
             import Box2D  # noqa: F401
         except ImportError as error:
             raise ImportError('CarRacing needs Box2D: pip install "astra-gym[sims]"') from error
         limit = None if max_episode_blocks is None else 4 * max_episode_blocks
         env = gym.make("CarRacing-v3", max_episode_steps=limit, disable_env_checker=True)
-        super().__init__(_LapsGoOn(_SkipZoom(env)), frames=4, size=size, crop=CROP)
-        self._render_mode = render_mode
-
-    @property
-    def render_mode(self) -> str | None:  # type: ignore[override]
-        return self._render_mode
+        super().__init__(_LapsGoOn(_SkipZoom(env)), render_mode, size, CROP)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from gymnasium.error import ResetNeeded
 
 from astra_gym.actions import DRONE
 from astra_gym.simulators import quadrotor
-from astra_gym.simulators.blocks import BlockFrames
+from astra_gym.simulators.blocks import Simulator
 from astra_gym.simulators.gates_scene import FIELD, OPENING, Course, Gate, draw_course
 from astra_gym.simulators.mujoco_view import MujocoView, mujoco
 
@@ -144,7 +144,7 @@ class GateCourse(gym.Env[np.ndarray, np.ndarray]):
         }
 
 
-class DroneSim(BlockFrames):
+class DroneSim(Simulator):
     """
     ## Description
     A quadrotor flies a winding closed course of gates, seen by its forward camera: the ground truth of `AstraDrone-v0`,
@@ -197,21 +197,11 @@ class DroneSim(BlockFrames):
     """What an action means here."""
 
     def __init__(self, max_episode_blocks: int | None = 150, render_mode: str | None = "rgb_array", size: int = 64):
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode: got {render_mode!r}, allowed are None and 'rgb_array'")
-        if max_episode_blocks is not None and not (isinstance(max_episode_blocks, int) and max_episode_blocks > 0):
-            raise ValueError(f"max_episode_blocks: got {max_episode_blocks!r}, allowed are None and 1, 2, 3, ...")
-        if not (isinstance(size, int) and size > 0):
-            raise ValueError(f"size: got {size!r}, allowed are 1, 2, 3, ...")
+        self.check_arguments(max_episode_blocks, render_mode, size)
         course: gym.Env = GateCourse(size)
         if max_episode_blocks is not None:
             course = gym.wrappers.TimeLimit(course, 4 * max_episode_blocks)
-        super().__init__(course, frames=4, size=size)
-        self._render_mode = render_mode
-
-    @property
-    def render_mode(self) -> str | None:  # type: ignore[override]
-        return self._render_mode
+        super().__init__(course, render_mode, size)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import OrderEnforcing, TimeLimit
 
 from astra_gym.actions import MANIPULATION
-from astra_gym.simulators.blocks import BlockFrames
+from astra_gym.simulators.blocks import Simulator
 from astra_gym.simulators.mujoco_view import MujocoView, mujoco
 
 try:
@@ -121,7 +121,7 @@ class _CloseUp(gym.Wrapper):
         data.light_xdir[light.id] = light.dir
 
 
-class PushSim(BlockFrames):
+class PushSim(Simulator):
     """
     ## Description
     FetchPush-v4 of gymnasium-robotics in the interface of ``AstraManipulation-v0``: a robot arm pushes a block over a
@@ -165,22 +165,12 @@ class PushSim(BlockFrames):
     """What an action means here."""
 
     def __init__(self, max_episode_blocks: int | None = 50, render_mode: str | None = "rgb_array", size: int = 64):
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode: got {render_mode!r}, allowed are None and 'rgb_array'")
-        if not (max_episode_blocks is None or isinstance(max_episode_blocks, int) and max_episode_blocks > 0):
-            raise ValueError(f"max_episode_blocks: got {max_episode_blocks!r}, allowed are None and 1, 2, 3, ...")
-        if not (isinstance(size, int) and size > 0):
-            raise ValueError(f"size: got {size!r}, allowed are 1, 2, 3, ...")
+        self.check_arguments(max_episode_blocks, render_mode, size)
         env: gym.Env = OrderEnforcing(MujocoFetchPushEnv(reward_type="dense"))
         if max_episode_blocks is not None:
             env = TimeLimit(env, 4 * max_episode_blocks)
-        super().__init__(_CloseUp(env, size), frames=4, size=size)
+        super().__init__(_CloseUp(env, size), render_mode, size)
         self.action_space = MANIPULATION.action_space
-        self._render_mode = render_mode
-
-    @property
-    def render_mode(self) -> str | None:  # type: ignore[override]
-        return self._render_mode
 
     def step(self, action):
         if np.shape(action) != self.action_space.shape:

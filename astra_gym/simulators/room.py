@@ -12,7 +12,7 @@ from gymnasium.error import ResetNeeded
 
 from astra_gym.actions import CAMERA
 from astra_gym.camera import angles_yxz, motion_poses, pose_motions, rotation_yxz
-from astra_gym.simulators.blocks import BlockFrames
+from astra_gym.simulators.blocks import Simulator
 from astra_gym.simulators.mujoco_view import MujocoView, intrinsics, mujoco
 from astra_gym.simulators.room_scene import RoomScene, build_room
 
@@ -130,7 +130,7 @@ class Room(gym.Env[np.ndarray, np.ndarray]):
             self._view = None
 
 
-class CameraSim(BlockFrames):
+class CameraSim(Simulator):
     """
     ## Description
     A camera flies freely through a furnished room, drawn by MuJoCo: the ground truth of `AstraCamera-v0`, with the same
@@ -178,21 +178,11 @@ class CameraSim(BlockFrames):
     """What an action means here."""
 
     def __init__(self, max_episode_blocks: int | None = 100, render_mode: str | None = "rgb_array", size: int = 64):
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode: got {render_mode!r}, allowed are None and 'rgb_array'")
-        for name, value in (("max_episode_blocks", max_episode_blocks), ("size", size)):
-            is_limit = name == "max_episode_blocks"
-            if not (is_limit and value is None) and not (isinstance(value, int) and value > 0):
-                raise ValueError(f"{name}: got {value!r}, allowed are {'None and ' if is_limit else ''}1, 2, 3, ...")
+        self.check_arguments(max_episode_blocks, render_mode, size)
         env: gym.Env = Room(size)
         if max_episode_blocks is not None:
             env = gym.wrappers.TimeLimit(env, 4 * max_episode_blocks)
-        super().__init__(env, frames=4, size=size)
-        self._render_mode = render_mode
-
-    @property
-    def render_mode(self) -> str | None:  # type: ignore[override]
-        return self._render_mode
+        super().__init__(env, render_mode, size)
 
 
 @dataclass
