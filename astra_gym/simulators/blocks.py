@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from astra_gym.actions import Modality
 from astra_gym.media import Crop, resize_frame
 
 
@@ -78,12 +79,17 @@ class BlockFrames(gym.Wrapper):
 class Simulator(BlockFrames):
     """What the ground truths share: blocks of 4 frames, their arguments, and a picture in either render mode.
 
+    A scenario's simulator is a subclass that names its modality.
+
     Args:
         env: the simulator, frame by frame.
         render_mode: "rgb_array" or None; ``render()`` gives the newest frame in both.
         size: side of the square frames in pixels.
         crop: as for :class:`BlockFrames`.
     """
+
+    modality: Modality
+    """What an action means here."""
 
     def __init__(self, env: gym.Env, render_mode: str | None, size: int, crop: Crop | None = None):
         super().__init__(env, frames=4, size=size, crop=crop)
@@ -92,6 +98,21 @@ class Simulator(BlockFrames):
     @property
     def render_mode(self) -> str | None:  # type: ignore[override]
         return self._render_mode
+
+    @property
+    def spec(self):
+        """That of the simulator as a whole; what it wraps inside is its own affair."""
+        return self.unwrapped.spec
+
+    def step(self, action):
+        """Hold ``action`` for one block; values beyond the action space are clipped.
+
+        Raises:
+            ValueError: on a wrong shape or a number that is not finite.
+        """
+        if np.shape(action) != self.action_space.shape:
+            raise ValueError(f"action: got shape {np.shape(action)}, allowed is {self.action_space.shape}")
+        return super().step(self.modality.checked(action))
 
     @staticmethod
     def check_arguments(max_episode_blocks: int | None, render_mode: str | None, size: int) -> None:

@@ -63,11 +63,10 @@ class GateCourse(gym.Env[np.ndarray, np.ndarray]):
 
         Raises:
             ResetNeeded: before the first ``reset``.
-            ValueError: on a wrong shape or a number that is not finite.
         """
         if not self._begun:
             raise ResetNeeded("call reset() before step(): no episode has begun")
-        command = tuple(DRONE.checked(action).tolist())
+        command = tuple(action.tolist())
         before, gate = self.position, self.gate
         crashed = False
         for _ in range(STEPS_PER_FRAME):

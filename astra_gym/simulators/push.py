@@ -172,11 +172,6 @@ class PushSim(Simulator):
         super().__init__(_CloseUp(env, size), render_mode, size)
         self.action_space = MANIPULATION.action_space
 
-    def step(self, action):
-        if np.shape(action) != self.action_space.shape:
-            raise ValueError(f"action: got shape {np.shape(action)}, allowed is {self.action_space.shape}")
-        return super().step(MANIPULATION.checked(action).astype(np.float32))
-
 
 @dataclass
 class PusherSkill:

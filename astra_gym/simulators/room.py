@@ -67,7 +67,7 @@ class Room(gym.Env[np.ndarray, np.ndarray]):
     def step(self, action: np.ndarray):
         if self._view is None:
             raise ResetNeeded("call reset() before step(): no episode has begun")
-        self.move(motion_poses(CAMERA.checked(action) / CAMERA.fps))
+        self.move(motion_poses(action / CAMERA.fps))
         self._picture = self._frame()
         return self._picture, self.closeness(), False, False, self._info()
 
