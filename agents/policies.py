@@ -83,15 +83,15 @@ def scripted_agent(modality: Modality) -> Agent:
         ValueError: if there is none, as for the released weights, whose actions mean something else.
     """
     if modality == DRIVE:
-        from astra_gym.agents.scripted import LaneFollower
+        from astra_gym.agents.lane_follower import LaneFollower
 
         return LaneFollower()
     if modality == MANIPULATION:
-        from astra_gym.agents.pusher import BlockPusher
+        from astra_gym.agents.block_pusher import BlockPusher
 
         return BlockPusher()
     if modality == DRONE:
-        from astra_gym.agents.gates import GateFollower
+        from astra_gym.agents.gate_follower import GateFollower
 
         return GateFollower()
     if modality == CAMERA:

@@ -10,11 +10,11 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env
 
 import astra_gym  # noqa: F401
+from astra_gym.agents.lane_follower import LaneFollower
 from astra_gym.agents.policies import RandomAgent, make_agent
 from astra_gym.agents.road import RoadView, estimate_motion
 from astra_gym.agents.rollout import is_simulator, make_block_env, run_episode
 from astra_gym.agents.sb3 import ScaledReward, StackedFrames, SymmetricControls, stack_frames, wrap_for_sb3
-from astra_gym.agents.scripted import LaneFollower
 
 SIMULATOR = "AstraSim/Drive-v0"
 WORLD = "AstraDrive-v0"

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image, ImageFilter
 
 from astra_gym import released_actions
-from astra_gym.agents.gates import FOCAL, GATE, GateFollower, see_signal
+from astra_gym.agents.block_pusher import BlockPusher, TableView, places_on_table
+from astra_gym.agents.gate_follower import FOCAL, GATE, GateFollower, see_signal
 from astra_gym.agents.goal_seeker import GoalSeeker, see_target
 from astra_gym.agents.policies import RandomAgent, make_agent
-from astra_gym.agents.pusher import BlockPusher, TableView, places_on_table
 from astra_gym.agents.rollout import make_block_env
 from astra_gym.agents.squares import find_square
 
