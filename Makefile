@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 WORLDS := AstraDrive-v0
 SCENARIOS ?= drive manipulation drone camera
 # What `make train` collects: about 25,000 blocks of 4 frames of each scenario.
-COLLECT_drive := --env AstraSim/Drive-v0 --policy mixed-driver --blocks 160
+COLLECT_drive := --env AstraSim/Drive-v0 --policy mixed-driver --blocks 130
 COLLECT_manipulation := --env AstraSim/Manipulation-v0 --policy mixed-pusher --blocks 50
 COLLECT_drone := --env AstraSim/Drone-v0 --policy mixed-racer --blocks 125
 COLLECT_camera := --env AstraSim/Camera-v0 --policy mixed-pilot --blocks 100

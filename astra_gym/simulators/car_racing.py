@@ -99,12 +99,12 @@ class DriverSkill:
 
 
 _KINDS = {
-    "smooth": (0.55, 50, 0.15),
-    "brisk": (0.20, 75, 0.15),
-    "keys": (0.05, 50, 0.10),
-    "stunts": (0.12, 55, 0.15),
-    "wild": (0.04, 75, 0.50),
-    "runaway": (0.04, 60, 0.15),
+    "smooth": (0.45, 60, 0.15),
+    "brisk": (0.22, 95, 0.15),
+    "keys": (0.06, 60, 0.10),
+    "stunts": (0.12, 60, 0.15),
+    "wild": (0.05, 80, 0.50),
+    "runaway": (0.10, 100, 0.15),
 }
 """Share of the drivers that :meth:`DriverSkill.sample` draws, their highest speed and their most noise."""
 

@@ -43,6 +43,8 @@ class WorldLossConfig:
     """Clips a step, each from a scenario drawn by chance, all scenarios alike."""
     good_share: float = 0.5
     """Share of the clips drawn from those that go well (reward above the mean) rather than from all."""
+    ending_share: float = 0.06
+    """Share of the clips drawn from those that end an episode, where the scenario has such, since they are rare."""
     action_dropout: float = 0.1
     """Share of the targets (and half of it of the history) whose action is hidden, for action-free guidance."""
     low_noise_share: float = 0.08
@@ -88,15 +90,27 @@ class ClipSampler:
         rewards = total[self.starts + frames - 1] - total[self.starts]
         good = self.starts[rewards > rewards.mean()]
         self.good_starts = good if len(good) else self.starts
+        ends = data.terminations.long().cumsum(0)
+        ending = self.starts[ends[self.starts + frames - 1] > ends[self.starts]]
+        self.ending_starts = ending if len(ending) else self.starts
 
-    def draw(self, place: Tensor, kind: Tensor, device: torch.device | str, good_share: float = 0.0):
+    def draw(
+        self,
+        place: Tensor,
+        kind: Tensor,
+        device: torch.device | str,
+        good_share: float = 0.0,
+        ending_share: float = 0.0,
+    ):
         """Clips as tensors ``(B, frames, ...)`` on ``device``, from B pairs of random numbers in [0, 1).
 
-        ``good_share`` of them come from those with more reward than the mean clip.
+        ``good_share`` of them come from those with more reward than the mean clip, ``ending_share`` from those that end
+        an episode, the others from all.
         """
-        of_all = self.starts[(place * len(self.starts)).long()]
-        of_good = self.good_starts[(place * len(self.good_starts)).long()]
-        return self.at(torch.where(kind < good_share, of_good, of_all), device)
+        first = _pick(self.starts, place)
+        first = torch.where(kind < good_share, _pick(self.good_starts, place), first)
+        first = torch.where(kind >= 1 - ending_share, _pick(self.ending_starts, place), first)
+        return self.at(first, device)
 
     def at(self, first: Tensor, device: torch.device | str = "cpu") -> dict[str, Tensor]:
         """The clips that begin at the given places."""
@@ -110,14 +124,20 @@ class ClipSampler:
         }
 
 
-def draw_jointly(samplers: dict[str, ClipSampler], count: int, draws: Draws, good_share: float) -> dict[str, Any]:
+def _pick(starts: Tensor, place: Tensor) -> Tensor:
+    return starts[(place * len(starts)).long()]
+
+
+def draw_jointly(
+    samplers: dict[str, ClipSampler], count: int, draws: Draws, good_share: float, ending_share: float
+) -> dict[str, Any]:
     """``count`` clips, each of a scenario drawn by chance: tensors as :meth:`ClipSampler.draw` has them, rows padded
     with zeros at the end, and ``scenarios``, a name for each clip."""
     scenario, place, kind = draws.rand((count, 3), torch.float64).cpu().unbind(1)
     which = (scenario * len(samplers)).long()
     counts = which.bincount(minlength=len(samplers)).tolist()
     parts = [
-        sampler.draw(place[which == i], kind[which == i], draws.device, good_share)
+        sampler.draw(place[which == i], kind[which == i], draws.device, good_share, ending_share)
         for i, (sampler, number) in enumerate(zip(samplers.values(), counts, strict=True))
         if number
     ]
@@ -170,7 +190,7 @@ class WorldStage:
 
     def loss(self, step: int, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         config, device = self.config, draws.device
-        clip = draw_jointly(self.train, config.batch_size, draws, config.good_share)
+        clip = draw_jointly(self.train, config.batch_size, draws, config.good_share, config.ending_share)
         truth, history = clip["latents"], clip["latents"]
         shape = truth.shape[:2]
         progress = step / self.total_steps
