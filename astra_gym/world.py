@@ -132,13 +132,14 @@ class World:
         return latents[:, -1]
 
     @torch.inference_mode()
-    def step(self, rows: np.ndarray, out: np.ndarray | None = None) -> WorldStep:
+    def step(self, rows: np.ndarray, out: np.ndarray | None = None, decode: bool = True) -> WorldStep:
         """Generate the next block of every world.
 
         Args:
             rows: float32 (B, row_dim), see :meth:`astra_gym.actions.Modality.rows`; in a mixed batch, shorter rows are
                 padded with zeros at the end.
             out: uint8 (B, K, H, W, 3), where to write the frames; None for a new array.
+            decode: without it ``frames`` is empty, which saves the time to make them.
 
         Raises:
             RuntimeError: if a world has not been reset.
@@ -161,12 +162,44 @@ class World:
         )
         reward, terminated = self._remember(latents, actions)
         return WorldStep(
-            frames=self.decode(latents, out),
+            frames=self.decode(latents, out) if decode else np.empty(0, np.uint8),
             latents=latents.float(),
             reward=reward,
             terminated=terminated,
             routing=actions.weights.float().cpu().numpy(),
         )
+
+    @torch.inference_mode()
+    def spread(self, rows: np.ndarray, draws: int = 2) -> np.ndarray:
+        """How far apart other noise would take the next latents: a measure of how sure the model is of them.
+
+        Nothing is changed: the worlds go on as if it had not been asked for.
+
+        Args:
+            rows: of the actions to try, as for :meth:`step`.
+            draws: of noise, from 2; each costs a step without its memory, decoder and heads.
+
+        Returns:
+            float32 (B,): standard deviation over the draws, root mean square over the latents, whose unit it has.
+
+        Raises:
+            RuntimeError: if a world has not been reset.
+        """
+        self._require_begun("spread")
+        everyone = range(self.num_worlds)
+        action_rows = torch.as_tensor(rows)
+        actions = self._route(action_rows, everyone)
+        free = self._route(torch.zeros_like(action_rows), everyone) if self.guidance_scale != 1.0 else None
+        before = [generator.get_state() for generator in self._generators]
+        noises = [self._noise(everyone) for _ in range(draws)]
+        for generator, state in zip(self._generators, before, strict=True):
+            generator.set_state(state)
+        steps, scale = self.num_inference_steps, self.guidance_scale
+        latents = [
+            self.dynamics.generate(self.memory, actions, self._previous, noise, steps, scale, free, self._prompts)
+            for noise in noises
+        ]
+        return torch.stack(latents).float().var(0).flatten(1).mean(1).sqrt().cpu().numpy()
 
     @torch.inference_mode()
     def observe(self, latents: Tensor, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -235,6 +268,31 @@ class World:
             generator.set_state(saved)
         self._begun = list(state["begun"])
         self._prompts = None if state["prompts"] is None else state["prompts"].clone()
+
+    @torch.inference_mode()
+    def branch(self, source: World, seeds: Sequence[int]) -> None:
+        """Go on in every world from where the one world of ``source`` is, each with random numbers of its own.
+
+        Args:
+            source: of the same bundle and scenario; it is not changed.
+            seeds: B of them; worlds with the same seed draw the same noise.
+
+        Raises:
+            RuntimeError: if the source has not been reset.
+            ValueError: if it is not one world, or the seeds are not one for each world.
+        """
+        source._require_begun("branch")
+        if source.num_worlds != 1 or len(seeds) != self.num_worlds:
+            raise ValueError(
+                f"branch: got {source.num_worlds} worlds and {len(seeds)} seeds for {self.num_worlds} worlds"
+            )
+        self.memory.put(list(range(self.num_worlds)), source.memory)
+        self._previous = source._previous.repeat(self.num_worlds, 1, 1, 1)
+        for generator, seed in zip(self._generators, seeds, strict=True):
+            generator.manual_seed(int(seed))
+        self._begun = [True] * self.num_worlds
+        if self._prompts is not None:
+            self._prompts[:] = source._prompts
 
     def _require_begun(self, caller: str) -> None:
         if not all(self._begun):
