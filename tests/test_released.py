@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from astra_gym.evaluation.released import BenchArgs, bench, measure_memory, pass_flops, released_shapes
+from astra_gym.evaluation.machine import measure_memory
+from astra_gym.evaluation.released import BenchArgs, bench, pass_flops, released_shapes
 from tests import tiny_astra
 
 

@@ -6,19 +6,17 @@ A checkpoint in the released layout is made, converted, loaded and stepped; a ta
 from __future__ import annotations
 
 import gc
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from astra_gym.conditions import check_size
 from astra_gym.convert import RELEASED_MODALITIES, transformer_plan, write_transformer
+from astra_gym.evaluation.machine import matrix_rate, measure_memory, median_seconds
 from astra_gym.models.packing import window_rows
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.velocity import VelocitySampler
@@ -103,7 +101,7 @@ def _bench(args: BenchArgs, folder: Path) -> str:
             torch.cuda.reset_peak_memory_stats(device)
         one_pass = partial(inputs.velocity, sampler)
         _, peak = measure_memory(one_pass)
-        guided_seconds[guidance] = _median_seconds(one_pass, args.passes, device)
+        guided_seconds[guidance] = median_seconds(one_pass, args.passes, device)
         rows.append((_name(guidance), _timing(args, guided_seconds[guidance])))
         if device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(device)
@@ -195,27 +193,6 @@ def pass_flops(tokens: int, layers: int = 30, dim: int = 1536, ffn_dim: int = 89
     return float(tokens * layers * (linear + attention))
 
 
-def matrix_rate(device: torch.device) -> float:
-    """Floating point operations a second of a large bfloat16 matrix product."""
-    size = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
-    _median_seconds(lambda: a @ b, 3, device)  # warms up
-    return 2 * size**3 / _median_seconds(lambda: a @ b, 10, device)
-
-
-def measure_memory(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds that ``work`` takes, and by how many bytes this process's memory grows at its peak (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, begin = _memory("VmRSS"), time.perf_counter()
-    work()
-    return time.perf_counter() - begin, _memory("VmHWM") - before
-
-
-def _memory(field: Literal["VmRSS", "VmHWM"]) -> float:
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
-    return 1024.0 * int(line.split()[1])
-
-
 def _load(folder: Path, dtype: torch.dtype) -> AstraTransformer:
     return AstraTransformer.from_pretrained(folder / "transformer", dtype=dtype).eval().requires_grad_(False)
 
@@ -243,17 +220,6 @@ class _Inputs:
     @torch.no_grad()
     def velocity(self, sampler: VelocitySampler) -> Tensor:
         return sampler.velocity(self.noise, 0.731)
-
-
-def _median_seconds(work: Callable[[], object], times: int, device: torch.device) -> float:
-    seconds = []
-    for _ in range(times):
-        begin = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - begin)
-    return sorted(seconds)[times // 2]
 
 
 def _name(guidance: float) -> str:
