@@ -35,7 +35,7 @@ class PlayArgs:
     video: Path | None = None
     """Begin with the end of this video."""
     agent: str = "scripted"
-    """Who drives when the autopilot is on: scripted, random, or the path of an SB3 .zip."""
+    """Who drives when the autopilot is on: scripted, random, planner, or the path of an SB3 .zip or of a planner's .json."""
     autopilot: bool = False
     """Begin with the autopilot on."""
     scale: int | None = None

@@ -54,7 +54,8 @@ def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
     """The agent called ``name`` for ``env``.
 
     Args:
-        name: "random", "scripted", or the path of a policy that ``scripts/train_agent.py`` has learned (.zip).
+        name: "random", "scripted", "planner", the path of a policy that ``scripts/train_agent.py`` has learned (.zip),
+            or the path of a planner's settings (.json).
         env: environment that observes blocks of frames.
         seed: of the agent's random choices.
 
@@ -69,11 +70,17 @@ def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
         return RandomAgent(env.action_space, seed)
     if name == "scripted":
         return scripted_agent(env.get_wrapper_attr("modality"))
+    if name == "planner" or (Path(name).suffix == ".json" and Path(name).is_file()):
+        from astra_gym.agents.planner import Planner, PlannerConfig
+
+        return Planner(env, PlannerConfig() if name == "planner" else PlannerConfig.load(Path(name)), seed)
     if Path(name).suffix == ".zip" and Path(name).is_file():
         from astra_gym.agents.sb3 import SB3Agent
 
         return SB3Agent(name, env)
-    raise ValueError(f"agent: got {name!r}, allowed are 'random', 'scripted' and the path of an existing .zip")
+    raise ValueError(
+        f"agent: got {name!r}, allowed are 'random', 'scripted', 'planner' and the path of an existing .zip or .json"
+    )
 
 
 def scripted_agent(modality: Modality) -> Agent:

@@ -24,7 +24,7 @@ class RecordArgs:
     env: tyro.conf.Positional[str] = "AstraDrive-v0"
     """Gymnasium id of an Astra environment or of one of its simulators (AstraSim/...)."""
     agent: str = "scripted"
-    """Who acts: scripted, random, or the path of an SB3 .zip."""
+    """Who acts: scripted, random, planner, or the path of an SB3 .zip or of a planner's .json."""
     episodes: int = 1
     """Number of episodes; each has its own seed."""
     blocks: int = 250

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -24,6 +24,8 @@ class Step:
     reward: float = 0.0
     terminated: bool = False
     truncated: bool = False
+    info: dict[str, Any] = field(default_factory=dict)
+    """What else the environment tells."""
 
 
 def is_simulator(env_id: str) -> bool:
@@ -52,12 +54,12 @@ def make_block_env(env_id: str, blocks: int, world: str = "small", device: str =
 
 def run_episode(env: gym.Env, agent: Agent, seed: int) -> Iterator[Step]:
     """Yield the blocks of one episode as they come, from the one that ``reset(seed)`` returns on."""
-    block, _ = env.reset(seed=seed)
+    block, info = env.reset(seed=seed)
     agent.reset(seed)
-    yield Step(block, None)
+    yield Step(block, None, info=info)
     over = False
     while not over:
         action = agent.act(block)
-        block, reward, terminated, truncated, _ = env.step(action)
+        block, reward, terminated, truncated, info = env.step(action)
         over = terminated or truncated
-        yield Step(block, action, float(reward), terminated, truncated)
+        yield Step(block, action, float(reward), terminated, truncated, info)
