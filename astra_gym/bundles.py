@@ -16,6 +16,7 @@ from astra_gym.models.autoencoder import BlockAutoencoder
 from astra_gym.models.heads import RewardHeads
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.sampler import FlowConfig
+from astra_gym.scenarios import Scenario, in_order
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -33,6 +34,26 @@ class WorldConfig:
     flow: FlowConfig = field(default_factory=FlowConfig)
     termination_rewards: dict[str, float] = field(default_factory=dict)
     """For each scenario that can end: mean reward of the block that ends an episode."""
+    own_scenarios: dict[str, Scenario] = field(default_factory=dict)
+    """Those beyond the four of :data:`astra_gym.actions.MODALITIES`."""
+
+    def modality(self, scenario: str) -> Modality:
+        """What an action means in a scenario.
+
+        Raises:
+            ValueError: if it is neither one of the four nor one of the bundle's own.
+        """
+        if scenario in self.own_scenarios:
+            return self.own_scenarios[scenario].modality(scenario)
+        if scenario in MODALITIES:
+            return MODALITIES[scenario]
+        raise ValueError(f"scenario: got {scenario!r}, allowed are {[*MODALITIES, *self.own_scenarios]}")
+
+    def simulator_id(self, scenario: str) -> str:
+        """Id of a scenario's ground truth, for :func:`astra_gym.simulators.own.make_simulator`."""
+        if scenario in self.own_scenarios:
+            return self.own_scenarios[scenario].env
+        return f"AstraSim/{scenario.capitalize()}-v0"
 
     def save(self, folder: Path) -> None:
         (folder / "world.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
@@ -48,7 +69,15 @@ class WorldConfig:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"world: {path} has unknown keys {unknown}, allowed are {sorted(known)}")
-        return cls(**{**values, "flow": FlowConfig(**values.get("flow", {}))})
+        try:
+            values["flow"] = FlowConfig(**values.get("flow", {}))
+            values["own_scenarios"] = {
+                name: Scenario(**{**stored, "low": tuple(stored["low"]), "high": tuple(stored["high"])})
+                for name, stored in values.get("own_scenarios", {}).items()
+            }
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"world: {path} has a wrong or missing key ({error})") from error
+        return cls(**values)
 
 
 @dataclass
@@ -122,6 +151,11 @@ class Bundle:
     starts: dict[str, StartBank]
     """By scenario."""
 
+    @property
+    def scenarios(self) -> list[str]:
+        """Names of what it can begin, the four known ones first."""
+        return in_order(self.starts)
+
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write the bundle, its weights as ``dtype``."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,6 +174,25 @@ def bundled_worlds() -> list[str]:
     return sorted(path.parent.name for path in PRETRAINED.glob("*/world.json"))
 
 
+def world_folder(world: str | Path) -> Path:
+    """The folder of a world.
+
+    Raises:
+        FileNotFoundError: if ``world`` is neither a bundled world's name nor the folder of one.
+    """
+    folder = PRETRAINED / world if str(world) in bundled_worlds() else Path(world)
+    if not (folder / "world.json").is_file():
+        raise FileNotFoundError(
+            f"world: {str(world)!r} is neither a bundled world {bundled_worlds()} nor a folder with a world.json"
+        )
+    return folder
+
+
+def scenarios_of(world: str | Path) -> list[str]:
+    """Names of a world's scenarios, the four known ones first, without loading its weights."""
+    return in_order([path.stem for path in (world_folder(world) / "starts").glob("*.safetensors")])
+
+
 def load_bundle(
     world: str | Path = "small", device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None
 ) -> Bundle:
@@ -154,12 +207,7 @@ def load_bundle(
         FileNotFoundError: if there is no such world, or a file of it is missing.
         ValueError: if a file is corrupt or does not fit its configuration, or the device or dtype is unknown.
     """
-    folder = PRETRAINED / world if str(world) in bundled_worlds() else Path(world)
-    if not (folder / "world.json").is_file():
-        raise FileNotFoundError(
-            f"world: {str(world)!r} is neither a bundled world {bundled_worlds()} nor a folder with a world.json"
-        )
-    torch_dtype = resolve_dtype(dtype)
+    folder = world_folder(world)
     try:
         target = torch.device(device)
         torch.empty(0, device=target)
