@@ -9,8 +9,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-import astra_gym  # noqa: F401  (registers the ids)
 from astra_gym.agents.policies import Agent
+from astra_gym.simulators.own import is_simulator, make_simulator
 
 
 @dataclass
@@ -28,27 +28,18 @@ class Step:
     """What else the environment tells."""
 
 
-def is_simulator(env_id: str) -> bool:
-    """Whether ``env_id`` names a ground-truth simulator instead of a learned world.
-
-    Raises:
-        gymnasium.error.Error: if there is no environment of that name.
-    """
-    return gym.spec(env_id).namespace == "AstraSim"
-
-
 def make_block_env(env_id: str, blocks: int, world: str = "small", device: str = "cpu", **options: Any) -> gym.Env:
     """Make an environment whose episodes last ``blocks`` steps at most.
 
     Args:
-        env_id: of an Astra environment or a simulator.
+        env_id: of an Astra environment, a simulator, or any other environment that a world can be learned from.
         blocks: time limit.
         world: name or folder of the world; simulators have none.
         device: of the world.
         options: further arguments of ``gym.make``.
     """
     if is_simulator(env_id):
-        return gym.make(env_id, max_episode_blocks=blocks, disable_env_checker=True, **options)
+        return make_simulator(env_id, max_episode_blocks=blocks, **options)
     return gym.make(env_id, max_episode_steps=blocks, world=world, device=device, disable_env_checker=True, **options)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from astra_gym.simulators.own import make_simulator
 from astra_gym.simulators.replay import replay_start
 
 HISTORY_BLOCKS = 8
@@ -157,7 +158,7 @@ class Twin:
             raise PlayError("this environment is a simulator already.")
         try:
             if self._simulator is None:
-                self._simulator = gym.make(self.simulator_id, disable_env_checker=True)
+                self._simulator = make_simulator(self.simulator_id)
             block, info = replay_start(self._simulator, self._start)
         except (ImportError, gym.error.Error) as error:
             raise PlayError(f"no simulator: {error}") from error

@@ -34,7 +34,8 @@ class CollectArgs:
     """Collect episodes of an environment into a Minari dataset."""
 
     env: str = "AstraSim/Drive-v0"
-    """Gymnasium id. An environment that does not observe blocks of frames is wrapped in BlockFrames."""
+    """Gymnasium id, or module:id where a module of yours registers it. An environment that does not observe blocks of
+    frames is wrapped in BlockFrames."""
     output: Path = Path("data/drive/train")
     """Folder of the dataset; must not hold one yet. An interrupted collection goes on where it was."""
     policy: str = "mixed-driver"
@@ -85,16 +86,10 @@ def load_policy(name: str) -> PolicyFactory:
 
 def make_block_env(env_id: str) -> gym.Env:
     """Make ``env_id`` so that one step is one block of frames."""
-    from astra_gym.simulators.blocks import BlockFrames, is_image
+    from astra_gym.simulators.blocks import BlockFrames, make_visible
 
-    env = gym.make(env_id, disable_env_checker=True)
-    space = env.observation_space
-    if space.shape is not None and len(space.shape) == 4:
-        return env
-    if not is_image(space):
-        env.close()
-        env = gym.make(env_id, render_mode="rgb_array", disable_env_checker=True)
-    return BlockFrames(env)
+    env = make_visible(env_id)
+    return env if len(env.observation_space.shape or ()) == 4 else BlockFrames(env)
 
 
 def run_episode(env: gym.Env, policy: Policy, seed: int, blocks: int, observation: np.ndarray) -> dict[str, np.ndarray]:
@@ -175,19 +170,28 @@ def _merge(parts: Path, output: Path, args: CollectArgs, seeds: range) -> None:
     from minari.dataset.minari_storage import MinariStorage
 
     env = make_block_env(args.env)
+    registered = args.env.split(":")[-1]
     temporary = output.with_name(output.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     storage = MinariStorage.new(
         temporary,
         observation_space=env.observation_space,
         action_space=env.action_space,
-        env_spec=gym.spec(args.env),
+        env_spec=gym.spec(registered),
         jpeg_encoding=False,
     )
+    frames_per_second = env.metadata.get("render_fps")
     env.close()
     for seed in tqdm(seeds, unit="episode", desc="write"):
         with np.load(parts / f"{seed}.npz") as episode:
             storage.update_episodes([EpisodeBuffer(seed=seed, **{key: episode[key] for key in episode.files})])
-    name = f"{args.env.split('/')[-1].lower()}/{output.name}-v0"
-    storage.update_metadata({"algorithm_name": args.policy, "dataset_id": name, "minari_version": minari.__version__})
+    storage.update_metadata(
+        {
+            "algorithm_name": args.policy,
+            "dataset_id": f"{registered.split('/')[-1].lower()}/{output.name}-v0",
+            "minari_version": minari.__version__,
+            "env_id": args.env,
+            "frames_per_second": frames_per_second,
+        }
+    )
     temporary.rename(output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from astra_gym.models.autoencoder import BlockAutoencoder, to_model
+from astra_gym.scenarios import Scenario
 
 
 @dataclass
@@ -40,6 +42,24 @@ def open_storage(path: Path):
     if not (Path(path) / "metadata.json").exists():
         raise FileNotFoundError(f"data: no Minari dataset in {path}; make one with `astra-gym collect --output {path}`")
     return MinariStorage.read(path)
+
+
+def read_scenario(path: Path) -> Scenario:
+    """What a dataset tells of the environment that it was collected from.
+
+    Raises:
+        FileNotFoundError: if there is no dataset.
+        ValueError: if a world cannot be learned from its actions.
+    """
+    metadata = open_storage(path).metadata
+    env_id = metadata.get("env_id") or json.loads(metadata.get("env_spec", "{}")).get("id", str(path))
+    return Scenario.of(env_id, metadata["action_space"], metadata.get("frames_per_second"))
+
+
+def longest_episode(path: Path) -> int:
+    """Steps of a dataset's longest episode."""
+    storage = open_storage(path)
+    return max(int(each["total_steps"]) for each in storage.get_episode_metadata(range(storage.total_episodes)))
 
 
 def read_episodes(path: Path) -> Iterator[Episode]:

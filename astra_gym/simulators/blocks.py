@@ -17,6 +17,15 @@ def is_image(space: gym.Space) -> bool:
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3 and space.shape[-1] == 3
 
 
+def make_visible(env_id: str, **options: Any) -> gym.Env:
+    """The environment, rendering RGB pictures unless pictures are what it observes."""
+    env = gym.make(env_id, disable_env_checker=True, **options)
+    if is_image(env.observation_space) or len(env.observation_space.shape or ()) == 4:
+        return env
+    env.close()
+    return gym.make(env_id, render_mode="rgb_array", disable_env_checker=True, **options)
+
+
 class BlockFrames(gym.Wrapper):
     """Hold each action for a block of consecutive frames and observe all of them.
 

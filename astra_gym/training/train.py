@@ -10,18 +10,21 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
 
-from astra_gym.actions import MODALITIES
+from astra_gym.actions import MODALITIES, Modality
 from astra_gym.bundles import Bundle, Start, StartBank, WorldConfig
-from astra_gym.data.episodes import LatentEpisodes, latent_episodes, load_blocks
+from astra_gym.data.episodes import LatentEpisodes, latent_episodes, load_blocks, longest_episode, read_scenario
 from astra_gym.models.autoencoder import BlockAutoencoder
 from astra_gym.models.heads import RewardHeads
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.sampler import FlowConfig
+from astra_gym.scenarios import check_name, in_order
 from astra_gym.training.autoencoder import AutoencoderStage
 from astra_gym.training.loop import LoopConfig, run_stage
 from astra_gym.training.world import ClipSampler, WorldLossConfig, WorldModel, WorldStage
 
 STAGES = ("autoencoder", "decoder", "world", "bundle")
+BEFORE_END = 8
+"""Blocks that an episode must still go on after a start of the bank."""
 
 
 @dataclass
@@ -51,7 +54,8 @@ class TrainArgs:
     data: Path = Path("data")
     """Folder with the Minari datasets <scenario>/train and <scenario>/val."""
     scenarios: tuple[str, ...] = ("all",)
-    """Scenarios to learn jointly: names, or "all"."""
+    """Scenarios to learn jointly: "all" for the four known ones, or names of folders in ``data``. One that is not among
+    the four can be of any environment; what its actions mean is read from its data."""
     run: Path = Path("runs/train")
     """Folder for checkpoints and TensorBoard logs."""
     output: Path = Path("runs/train/bundle")
@@ -101,7 +105,8 @@ def train(args: TrainArgs) -> Path:
     """
     if unknown := [stage for stage in args.stages if stage not in STAGES]:
         raise ValueError(f"stages: got {unknown}, allowed are {STAGES}")
-    scenarios = chosen_scenarios(args.scenarios)
+    scenarios = chosen_scenarios(args.scenarios, args.data)
+    _check_lengths(args, scenarios)
     torch.manual_seed(args.seed)
     PartialState(cpu=args.device == "cpu")
     _train_autoencoder(args, scenarios)
@@ -117,17 +122,41 @@ def train(args: TrainArgs) -> Path:
     return args.output
 
 
-def chosen_scenarios(names: tuple[str, ...]) -> list[str]:
-    """Scenario names in their canonical order; ("all",) is every one.
+def chosen_scenarios(names: tuple[str, ...], data: Path) -> list[str]:
+    """Scenario names, the four known ones first and in their order; ("all",) is all of these.
 
     Raises:
         ValueError: on an unknown name, or if there is none.
     """
-    chosen = list(MODALITIES) if names == ("all",) else [name for name in MODALITIES if name in names]
-    unknown = [name for name in names if name not in MODALITIES and names != ("all",)]
-    if unknown or not chosen:
-        raise ValueError(f"scenarios: got {list(names)}, allowed are {list(MODALITIES)}, or 'all' alone")
-    return chosen
+    own = sorted(path.parent.parent.name for path in data.glob("*/train/metadata.json"))
+    allowed = in_order([*MODALITIES, *own])
+    if names == ("all",):
+        return list(MODALITIES)
+    if not names or any(name not in allowed for name in names):
+        raise ValueError(
+            f"scenarios: got {list(names)}, allowed are {allowed}, or 'all' alone; "
+            f"`astra-gym collect --env ... --output {data}/NAME/train` makes another"
+        )
+    for name in set(names) - set(MODALITIES):
+        check_name(name)
+        read_scenario(data / name / "train")  # which refuses actions that no world can learn
+    return in_order(names)
+
+
+def _check_lengths(args: TrainArgs, scenarios: list[str]) -> None:
+    """Raise a ValueError now if episodes are too short for a later stage."""
+    size = args.transformer
+    start = size.window + size.summary_window + BEFORE_END
+    for split, stage, needed in (("train", "world", args.world_loss.clip_frames), ("val", "bundle", start)):
+        for name in scenarios if stage in args.stages else ():
+            folder = args.data / name / split
+            if (folder / "metadata.json").exists() and (longest := longest_episode(folder)) < needed:
+                raise ValueError(f"data: the longest episode in {folder} has {longest} blocks, needed are {needed}")
+
+
+def modality_of(args: TrainArgs, scenario: str) -> Modality:
+    """What an action means in a scenario: known, or told by the data."""
+    return MODALITIES.get(scenario) or read_scenario(args.data / scenario / "train").modality(scenario)
 
 
 def _load(cls, folder: Path):
@@ -198,8 +227,8 @@ def _train_world(
     frames = args.world_loss.clip_frames
     stage = WorldStage(
         WorldModel(transformer, heads).to(args.device),
-        {name: ClipSampler(data, MODALITIES[name], frames) for name, data in training.items()},
-        {name: ClipSampler(data, MODALITIES[name], frames) for name, data in validation.items()},
+        {name: ClipSampler(data, modality_of(args, name), frames) for name, data in training.items()},
+        {name: ClipSampler(data, modality_of(args, name), frames) for name, data in validation.items()},
         autoencoder,
         args.world.steps,
         args.world_loss,
@@ -225,7 +254,7 @@ def _new_world(
         ffn_dim=size.ffn_dim,
         window=size.window,
         summary_window=size.summary_window,
-        modalities={name: MODALITIES[name].row_dim for name in training},
+        modalities={name: modality_of(args, name).row_dim for name in training},
         scenario_prompt=True,
         action_modulation=True,
         num_experts=size.experts,
@@ -242,7 +271,7 @@ def _new_world(
 def _reward_scale(data: LatentEpisodes) -> tuple[float, float]:
     """Mean and standard deviation of the rewards that end no episode."""
     ordinary = data.rewards[~data.terminations & ~data.actions.isnan().any(-1)]
-    return float(ordinary.mean()), float(ordinary.std())
+    return float(ordinary.mean()), float(ordinary.std()) or 1.0
 
 
 def _write_bundle(
@@ -254,7 +283,9 @@ def _write_bundle(
     transformer = _finished(args, AstraTransformer, "transformer")
     endings = {name: data.rewards[data.terminations] for name, data in training.items()}
     config = WorldConfig(
-        flow=args.flow, termination_rewards={name: float(e.mean()) for name, e in endings.items() if len(e)}
+        flow=args.flow,
+        termination_rewards={name: float(e.mean()) for name, e in endings.items() if len(e)},
+        own_scenarios={name: read_scenario(args.data / name / "train") for name in training if name not in MODALITIES},
     )
     length = transformer.config.window + transformer.config.summary_window
     bundle = Bundle(
@@ -262,30 +293,34 @@ def _write_bundle(
         transformer=transformer,
         autoencoder=autoencoder.cpu(),
         heads=_finished(args, RewardHeads, "heads"),
-        starts={name: make_start_bank(data, name, args.starts, length) for name, data in validation.items()},
+        starts={
+            name: make_start_bank(data, modality_of(args, name), args.starts, length)
+            for name, data in validation.items()
+        },
     )
     bundle.save(args.output)
 
 
-def make_start_bank(data: LatentEpisodes, modality: str, count: int, length: int) -> StartBank:
+def make_start_bank(data: LatentEpisodes, modality: Modality, count: int, length: int) -> StartBank:
     """Starts of ``length`` blocks in the midst of episodes that go well.
 
     They are spread over the episodes and over the time within them. An episode goes well where its last ``length``
-    rewards add up to more than the dataset's mean and no ending is near.
+    rewards add up to the dataset's mean or more and no ending is near.
 
     Raises:
         ValueError: if no place in the data goes well.
     """
-    rows = ClipSampler(data, MODALITIES[modality], length).rows
-    enough = length * float(data.rewards[~data.terminations].mean())
+    rows = ClipSampler(data, modality, length).rows
+    mean = length * float(data.rewards[~data.terminations].mean())
+    enough = mean - 1e-5 * abs(mean)  # rewards that are always the same are all good enough
     candidates = []
     for episode, (first, last) in enumerate(zip(data.offsets[:-1].tolist(), data.offsets[1:].tolist(), strict=True)):
-        for place in range(first + length, last - 8):
-            window = slice(place - length, place)
-            if data.rewards[window].sum() > enough and not data.terminations[place - length : place + 8].any():
+        for place in range(first + length, last - BEFORE_END):
+            window, goes_on = slice(place - length, place), ~data.terminations[place - length : place + BEFORE_END]
+            if data.rewards[window].sum() >= enough and goes_on.all():
                 candidates.append((episode, first, place))
     if not candidates:
-        raise ValueError(f"data: no {length} blocks in a row are better than the mean of the dataset")
+        raise ValueError(f"data: no {length} blocks in a row are as good as the mean of the dataset")
     starts = []
     for k in range(min(count, len(candidates))):
         episode, first, place = candidates[int((k + 0.5) * len(candidates) / min(count, len(candidates)))]
