@@ -6,9 +6,12 @@ summary token, for a longer range. Keys and values are computed once, when a fra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from astra_gym.models.transformer import AstraTransformer
@@ -28,8 +31,21 @@ class _LayerView:
         return self.keys, self.values
 
 
+class _Recorder:
+    """One layer's cache that keeps what passes by."""
+
+    keys: Tensor
+    values: Tensor
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = keys, values
+        return keys, values
+
+
 class HistoryMemory:
     """Keys and values of the history of B worlds, in preallocated slots: ``[window | summaries | frame under way]``.
+
+    Window and summaries are rings, whose next places are the same in all worlds.
 
     Args:
         transformer: of the causal layout; its config sets the sizes.
@@ -52,7 +68,12 @@ class HistoryMemory:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.count = torch.zeros(num_worlds, dtype=torch.long, device=device)
-        self._frames = 0  # least number of committed frames, known without a device synchronisation
+        self._next = 0  # frames committed since the beginning, by whichever worlds: all have the same slots in use
+        self._least = 0  # the least count, known without a device synchronisation
+
+    def recorders(self) -> list[_Recorder]:
+        """Caches for one pass over a whole history, which :meth:`fill` then takes."""
+        return [_Recorder() for _ in self.keys]
 
     def layers(self) -> list[_LayerView]:
         """The caches to hand to the transformer."""
@@ -60,46 +81,76 @@ class HistoryMemory:
 
     def mask(self) -> Tensor | None:
         """Boolean ``(B, 1, 1, slots + tokens)`` of the slots in use, None once all are."""
-        if self._frames >= self.window + self.summary_window:
+        if self._least >= self.window + self.summary_window:
             return None
-        place = torch.arange(self.slots + self.tokens, device=self.count.device)
-        count = self.count[:, None]
-        recent = (place < self.window * self.tokens) & (place // self.tokens < count)
-        summary = (place >= self.window * self.tokens) & (place - self.window * self.tokens < count - self.window)
-        return (recent | summary | (place >= self.slots))[:, None, None]
+        device, count = self.count.device, self.count[:, None]
+        # 0 for the newest frame, and for the newest that has left the window.
+        age = (self._next - 1 - torch.arange(self.window, device=device)) % self.window
+        age_left = (self._next - 1 - torch.arange(self.summary_window, device=device)) % self.summary_window
+        recent = (age < count).repeat_interleave(self.tokens, 1)
+        summary = age_left < count - self.window
+        return F.pad(torch.cat([recent, summary], 1), (0, self.tokens), value=True)[:, None, None]
 
     def commit(self) -> None:
-        """Keep the frame under way, whose keys and values a forward pass has just put into the last slots."""
-        worlds = torch.arange(len(self.count), device=self.count.device)
-        slot = self.count % self.window
-        summary_slot = self.window * self.tokens + (self.count - self.window) % self.summary_window
-        full = self.count >= self.window
+        """Keep the frame under way, whose keys and values a forward pass has just put into the last slots.
+
+        It takes the place of the frame that leaves the window, whose last token becomes a summary.
+        """
+        place = self._next % self.window * self.tokens
+        summary = self.window * self.tokens + self._next % self.summary_window
         for buffer in (self.keys, self.values):
-            recent = buffer[:, :, :, : self.window * self.tokens].unflatten(3, (self.window, self.tokens))
-            if bool(full.any()):
-                leaving = recent[:, worlds, :, slot, -1][full]
-                buffer[:, worlds[full], :, summary_slot[full]] = leaving
-            recent[:, worlds, :, slot] = buffer[:, :, :, self.slots :].transpose(0, 1)
-        self.count += 1
-        self._frames += 1
+            buffer[..., summary, :] = buffer[..., place + self.tokens - 1, :]
+            buffer[..., place : place + self.tokens, :] = buffer[..., self.slots :, :]
+        self._advance(1)
+
+    def fill(self, recorders: Sequence[_Recorder]) -> None:
+        """Keep the frames that one pass over several has shown to :meth:`recorders`. The memory must be empty."""
+        frames = recorders[0].keys.shape[2] // self.tokens
+        for buffer, seen in ((self.keys, [r.keys for r in recorders]), (self.values, [r.values for r in recorders])):
+            for layer, tensor in zip(buffer, seen, strict=True):
+                each = tensor.unflatten(2, (frames, self.tokens))
+                for frame in range(max(0, frames - self.window), frames):
+                    place = frame % self.window * self.tokens
+                    layer[:, :, place : place + self.tokens] = each[:, :, frame]
+                oldest = max(0, frames - self.window - self.summary_window)
+                for frame in range(oldest, frames - self.window):
+                    # As if it had left the window when the frame that took its place was committed.
+                    summary = (frame + self.window) % self.summary_window
+                    layer[:, :, self.window * self.tokens + summary] = each[:, :, frame, -1]
+        self._advance(frames)
+
+    def _advance(self, frames: int) -> None:
+        self._next += frames
+        self.count += frames
+        self._least += frames
 
     def put(self, worlds: list[int], other: HistoryMemory) -> None:
         """Replace the history of some worlds by that of ``other``, one of its worlds each."""
         index = torch.tensor(worlds, device=self.count.device)
-        self.keys[:, index] = other.keys
-        self.values[:, index] = other.values
+        turn = self._next - other._next  # between the places of the newest frames
+        recent = self.window * self.tokens
+        for own, theirs in ((self.keys, other.keys), (self.values, other.values)):
+            frames = theirs[:, :, :, :recent].roll(turn * self.tokens, 3)
+            summaries = theirs[:, :, :, recent : self.slots].roll(turn, 3)
+            own[:, index, :, : self.slots] = torch.cat([frames, summaries], 3)
         self.count[index] = other.count
-        self._frames = int(self.count.min())
+        self._least = int(self.count.min())
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Any]:
         """A copy of everything, for :meth:`load_state`."""
-        return {"keys": self.keys.clone(), "values": self.values.clone(), "count": self.count.clone()}
+        return {"keys": self.keys.clone(), "values": self.values.clone(), "count": self.count.clone(), "next": self._next}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         self.keys.copy_(state["keys"])
         self.values.copy_(state["values"])
         self.count.copy_(state["count"])
-        self._frames = int(self.count.min())
+        self._next, self._least = state["next"], int(self.count.min())
+
+
+def history_mask(frames: int, transformer: AstraTransformer) -> Tensor:
+    """What may attend to what when a history is taken in in one pass, boolean ``(frames * S, frames * S)``."""
+    tokens = frames * transformer.tokens_per_frame
+    return training_mask(frames, transformer)[:tokens, :tokens]
 
 
 def training_mask(frames: int, transformer: AstraTransformer) -> Tensor:

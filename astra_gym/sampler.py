@@ -13,11 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from astra_gym.memory import HistoryMemory
+from astra_gym.memory import HistoryMemory, history_mask
 from astra_gym.models.action_experts import RoutedActions
-from astra_gym.models.transformer import AstraTransformer
+from astra_gym.models.transformer import AstraTransformer, Conditioning
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def predict_clean(output: Tensor, noisy: Tensor, level: Tensor, previous: Tensor
 
 
 class Dynamics:
-    """One latent frame at a time: generate it from history and action, then commit it to history.
+    """One latent frame at a time: plan it from the action, generate it from history, then commit it to history.
 
     Args:
         transformer: of the causal layout.
@@ -64,71 +65,91 @@ class Dynamics:
     def __init__(self, transformer: AstraTransformer, config: FlowConfig):
         self.transformer, self.config = transformer, config
 
-    def _forward(
-        self,
-        memory: HistoryMemory,
-        noisy: Tensor,
-        level: float,
-        actions: RoutedActions,
-        previous: Tensor,
-        prompt: Tensor | None = None,
-    ):
-        levels = torch.full((len(noisy), 1), level, device=noisy.device)
+    def plan(
+        self, memory: HistoryMemory, actions: RoutedActions, prompt: Tensor | None = None, steps: int = 0
+    ) -> Conditioning:
+        """What action, time and prompt mean to the network at the next frame: computed once for all its passes.
+
+        Args:
+            memory: history before the frame.
+            actions: tensors ``(B, ...)``.
+            prompt: of :meth:`AstraTransformer.prompt`.
+            steps: Euler steps that will generate it; 0 if it is only committed.
+        """
+        levels = [*schedule(steps, self.config.shift)[:steps], self.config.history_noise]
+        noise_level = torch.tensor(levels, device=memory.count.device).expand(len(memory.count), -1)
+        one_frame = RoutedActions(*(tensor[:, None] for tensor in actions))
+        return self.transformer.condition(noise_level, one_frame, memory.count[:, None], prompt)
+
+    def _forward(self, memory: HistoryMemory, noisy: Tensor, plan: Conditioning, previous: Tensor):
         dtype = self.transformer.dtype
-        output = self.transformer(
-            noisy[:, None].to(dtype),
-            levels,
-            RoutedActions(*(tensor[:, None] for tensor in actions)),
-            memory.count[:, None],
-            previous=previous[:, None].to(dtype),
-            mask=memory.mask(),
-            caches=memory.layers(),
-            prompt=prompt,
+        return self.transformer.predict(
+            noisy[:, None].to(dtype), plan, previous[:, None].to(dtype), memory.mask(), memory.layers()
         )
-        return output, predict_clean(output.sample, noisy[:, None], levels, previous[:, None])[:, 0]
 
     def generate(
         self,
         memory: HistoryMemory,
-        actions: RoutedActions,
+        plan: Conditioning,
         previous: Tensor,
         noise: Tensor,
-        steps: int,
         guidance_scale: float = 1.0,
-        no_actions: RoutedActions | None = None,
-        prompt: Tensor | None = None,
+        free: Conditioning | None = None,
     ) -> Tensor:
         """The next latent frame ``(B, C, h, w)`` from ``noise`` of that shape; history is not changed.
 
-        With ``no_actions``, each step also predicts with those and moves away from that, by ``guidance_scale`` times
-        the difference that the actions make.
+        With ``free``, the plan of hidden actions, each step also predicts with that and moves away from it, by
+        ``guidance_scale`` times the difference that the actions make.
         """
         x = noise
-        levels = schedule(steps, self.config.shift)
-        for level, following in zip(levels, levels[1:], strict=False):
-            clean = self._forward(memory, x, level, actions, previous, prompt)[1]
-            if no_actions is not None:
-                free = self._forward(memory, x, level, no_actions, previous, prompt)[1]
-                clean = free + guidance_scale * (clean - free)
+        levels = schedule(plan.embedding.shape[1] - 1, self.config.shift)
+        for i, (level, following) in enumerate(zip(levels, levels[1:], strict=False)):
+            clean = self._clean(memory, x, level, plan.at(i), previous)
+            if free is not None:
+                unguided = self._clean(memory, x, level, free.at(i), previous)
+                clean = unguided + guidance_scale * (clean - unguided)
             x = clean if following == 0 else x + (following - level) * (x - clean) / level
         return x
 
+    def _clean(
+        self, memory: HistoryMemory, noisy: Tensor, level: float, plan: Conditioning, previous: Tensor
+    ) -> Tensor:
+        output = self._forward(memory, noisy, plan, previous).sample
+        levels = torch.full((1, 1), level, device=noisy.device)
+        return predict_clean(output, noisy[:, None], levels, previous[:, None])[:, 0]
+
     def commit(
-        self,
-        memory: HistoryMemory,
-        latents: Tensor,
-        actions: RoutedActions,
-        previous: Tensor,
-        noise: Tensor,
-        prompt: Tensor | None = None,
+        self, memory: HistoryMemory, latents: Tensor, plan: Conditioning, previous: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Add a latent frame to history at the small noise level of inference.
 
         Returns:
             The frame as history has it, which is ``previous`` for the next one, and the features for the heads.
         """
-        level = self.config.history_noise
-        noisy = (1 - level) * latents + level * noise
-        output, _ = self._forward(memory, noisy, level, actions, previous, prompt)
+        noisy = self._corrupt(latents, noise)
+        output = self._forward(memory, noisy, plan.at(-1), previous)
         memory.commit()
         return noisy, output.features[:, 0]
+
+    def _corrupt(self, latents: Tensor, noise: Tensor) -> Tensor:
+        return (1 - self.config.history_noise) * latents + self.config.history_noise * noise
+
+    def begin(
+        self, memory: HistoryMemory, latents: Tensor, actions: RoutedActions, noise: Tensor, prompt: Tensor | None
+    ) -> Tensor:
+        """Commit a whole history ``(B, T, C, h, w)`` with its actions ``(B, T, ...)`` to an empty memory in one pass.
+
+        Returns:
+            ``previous`` for the next frame.
+        """
+        frames, dtype = latents.shape[1], self.transformer.dtype
+        noisy = self._corrupt(latents, noise)
+        previous = F.pad(noisy[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
+        level = torch.full(latents.shape[:2], self.config.history_noise, device=latents.device)
+        times = torch.arange(frames, device=latents.device).expand(len(latents), -1)
+        mask = history_mask(frames, self.transformer).to(latents.device)
+        recorders = memory.recorders()
+        conditioning = self.transformer.condition(level, actions, times, prompt)
+        self.transformer.predict(noisy.to(dtype), conditioning, previous.to(dtype), mask, recorders)
+        memory.fill(recorders)
+        return noisy[:, -1]

@@ -15,6 +15,7 @@ from astra_gym.bundles import Bundle, Start
 from astra_gym.memory import HistoryMemory
 from astra_gym.models.action_experts import RoutedActions
 from astra_gym.models.autoencoder import to_model, to_pixels
+from astra_gym.models.transformer import Conditioning
 from astra_gym.sampler import Dynamics
 
 
@@ -120,11 +121,8 @@ class World:
         if prompt is not None and self._prompts is not None:
             self._prompts[chosen] = prompt
         memory = HistoryMemory(self.bundle.transformer, len(chosen), self.dtype)
-        previous = torch.zeros(len(chosen), *self._latent_shape, device=self.device)
-        for t in range(latents.shape[1]):
-            action = RoutedActions(*(tensor[:, t] for tensor in actions))
-            noise = self._noise(chosen)
-            previous, _ = self.dynamics.commit(memory, latents[:, t], action, previous, noise, prompt)
+        noise = torch.stack([self._noise(chosen) for _ in range(latents.shape[1])], 1)
+        previous = self.dynamics.begin(memory, latents, actions, noise, prompt)
         self.memory.put(chosen, memory)
         self._previous[chosen] = previous
         for world in chosen:
@@ -150,17 +148,12 @@ class World:
         # The one line that routes an action: projector of its modality, router, weights of the experts.
         actions = self._route(action_rows, everyone)
         free = self._route(torch.zeros_like(action_rows), everyone) if self.guidance_scale != 1.0 else None
-        latents = self.dynamics.generate(
-            self.memory,
-            actions,
-            self._previous,
-            self._noise(everyone),
-            self.num_inference_steps,
-            self.guidance_scale,
-            free,
-            self._prompts,
-        )
-        reward, terminated = self._remember(latents, actions)
+        steps = self.num_inference_steps
+        plan = self.dynamics.plan(self.memory, actions, self._prompts, steps)
+        hidden = free and self.dynamics.plan(self.memory, free, self._prompts, steps)
+        noise = self._noise(everyone)
+        latents = self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden)
+        reward, terminated = self._remember(latents, plan)
         return WorldStep(
             frames=self.decode(latents, out) if decode else np.empty(0, np.uint8),
             latents=latents.float(),
@@ -217,15 +210,14 @@ class World:
         """
         self._require_begun("observe")
         actions = self._route(torch.as_tensor(rows), range(self.num_worlds))
-        return self._remember(latents.to(self.device), actions)
+        plan = self.dynamics.plan(self.memory, actions, self._prompts)
+        return self._remember(latents.to(self.device), plan)
 
-    def _remember(self, latents: Tensor, actions: RoutedActions) -> tuple[np.ndarray, np.ndarray]:
+    def _remember(self, latents: Tensor, plan: Conditioning) -> tuple[np.ndarray, np.ndarray]:
         """Add the newest block of every world to its history and read its reward and termination."""
         noise = self._noise(range(self.num_worlds))
-        self._previous, features = self.dynamics.commit(
-            self.memory, latents, actions, self._previous, noise, self._prompts
-        )
-        standard, ending = self.bundle.heads(features, actions.code, self.modalities)
+        self._previous, features = self.dynamics.commit(self.memory, latents, plan, self._previous, noise)
+        standard, ending = self.bundle.heads(features.float(), plan.actions.code[:, 0].float(), self.modalities)
         reward = self.bundle.heads.reward_units(standard, self.modalities)
         terminated = (ending > 0) & self._can_end
         return torch.where(terminated, self._ending_reward, reward).cpu().numpy(), terminated.cpu().numpy()

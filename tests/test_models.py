@@ -55,10 +55,13 @@ def test_training_in_one_pass_equals_stepping_with_cached_history(transformer):
     )
     memory, dynamics = HistoryMemory(transformer, clips), Dynamics(transformer, FlowConfig())
     for t in range(frames):
-        action = frame(actions, t)
-        output, _ = dynamics._forward(memory, target[:, t], 0.75, action, previous[:, t])
+        level = torch.full((clips, 1), 0.75)
+        action = RoutedActions(*(tensor[:, t, None] for tensor in actions))
+        conditioning = transformer.condition(level, action, memory.count[:, None])
+        output = dynamics._forward(memory, target[:, t], conditioning, previous[:, t])
         torch.testing.assert_close(output.sample[:, 0], whole.sample[:, frames + t], atol=1e-5, rtol=1e-4)
-        _, features = dynamics.commit(memory, latents[:, t], action, previous[:, t], noise[0][:, t])
+        plan = dynamics.plan(memory, frame(actions, t))
+        _, features = dynamics.commit(memory, latents[:, t], plan, previous[:, t], noise[0][:, t])
         torch.testing.assert_close(features, whole.features[:, t], atol=1e-5, rtol=1e-4)
 
 
@@ -83,10 +86,10 @@ def test_history_beyond_the_summaries_is_forgotten_and_within_it_is_not(transfor
         actions = transformer.action_encoder(rows, "drive")
         previous = torch.zeros_like(latents[:, 0])
         for t in range(20):
-            previous, _ = dynamics.commit(
-                memory, history[:, t], frame(actions, t), previous, torch.zeros_like(previous)
-            )
-        return dynamics.generate(memory, frame(actions, 0), latents[:, 19], torch.ones_like(previous), steps=1)
+            plan = dynamics.plan(memory, frame(actions, t))
+            previous, _ = dynamics.commit(memory, history[:, t], plan, previous, torch.zeros_like(previous))
+        plan = dynamics.plan(memory, frame(actions, 0), steps=1)
+        return dynamics.generate(memory, plan, latents[:, 19], torch.ones_like(previous))
 
     unchanged = next_frame(None)
     assert not torch.allclose(next_frame(14), unchanged, atol=1e-6)  # 5 frames back: by its summary token
@@ -95,21 +98,61 @@ def test_history_beyond_the_summaries_is_forgotten_and_within_it_is_not(transfor
     torch.testing.assert_close(next_frame(0), unchanged, atol=1e-6, rtol=1e-6)
 
 
-def test_memory_of_some_worlds_can_be_replaced(transformer):
-    memory, other = HistoryMemory(transformer, 3), HistoryMemory(transformer, 1)
+def commit_all(dynamics, memory, latents, actions, worlds: slice = slice(None)):
+    """Commit frames one by one, without noise."""
+    previous = torch.zeros_like(latents[worlds, 0])
+    for t in range(latents.shape[1]):
+        plan = dynamics.plan(memory, RoutedActions(*(tensor[worlds, t] for tensor in actions)))
+        previous, _ = dynamics.commit(memory, latents[worlds, t], plan, previous, torch.zeros_like(previous))
+    return previous
+
+
+@pytest.mark.parametrize("frames", [1, 3, 6, 12])
+def test_a_history_taken_in_at_once_equals_one_taken_in_frame_by_frame(transformer, frames):
+    latents = torch.randn(2, frames, 4, 8, 8)
+    actions = transformer.action_encoder(torch.randn(2, frames, 4), "drive")
+    slow, fast = HistoryMemory(transformer, 2), HistoryMemory(transformer, 2)
     dynamics = Dynamics(transformer, FlowConfig())
-    actions = transformer.action_encoder(torch.zeros(3, 4), "drive")
-    zeros = torch.zeros(3, 4, 8, 8)
-    for _ in range(5):
-        dynamics.commit(memory, torch.randn(3, 4, 8, 8), actions, zeros, zeros)
-    dynamics.commit(other, torch.randn(1, 4, 8, 8), RoutedActions(*(a[:1] for a in actions)), zeros[:1], zeros[:1])
+    previous = commit_all(dynamics, slow, latents, actions)
+    torch.testing.assert_close(dynamics.begin(fast, latents, actions, torch.zeros_like(latents), None), previous)
+    plan, noise = dynamics.plan(slow, frame(actions, 0), steps=2), torch.randn_like(previous)
+    expected = dynamics.generate(slow, plan, previous, noise)
+    torch.testing.assert_close(dynamics.generate(fast, plan, previous, noise), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", [(5, 1), (2, 9), (9, 4)])
+def test_memory_of_some_worlds_can_be_replaced(transformer, lengths):
+    """A world that got another's history goes on exactly as that other one, and its neighbours do not notice."""
+    frames, others = lengths
+    dynamics = Dynamics(transformer, FlowConfig())
+    latents, new = torch.randn(3, frames, 4, 8, 8), torch.randn(1, others, 4, 8, 8)
+    actions = transformer.action_encoder(torch.zeros(3, frames + others, 4), "drive")
+    memory, untouched, other = (HistoryMemory(transformer, count) for count in (3, 3, 1))
+    for each in (memory, untouched):
+        commit_all(dynamics, each, latents, actions)
+    commit_all(dynamics, other, new, actions, slice(0, 1))
     before = memory.state()
     memory.put([1], other)
-    assert memory.count.tolist() == [5, 1, 5]
-    torch.testing.assert_close(memory.keys[:, 1], other.keys[:, 0])
-    torch.testing.assert_close(memory.keys[:, 0], before["keys"][:, 0])
+    assert memory.count.tolist() == [frames, others, frames]
+    previous, noise = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8)
+    for _ in range(6):  # until the first frames have left the window
+        made = []
+        for each, worlds in ((memory, slice(0, 3)), (untouched, slice(0, 3)), (other, slice(1, 2))):
+            plan = dynamics.plan(each, RoutedActions(*(tensor[worlds, 0] for tensor in actions)), steps=1)
+            made.append(dynamics.generate(each, plan, previous[worlds], noise[worlds]))
+            dynamics.commit(each, previous[worlds], plan, previous[worlds], noise[worlds])
+        torch.testing.assert_close(made[0][[0, 2]], made[1][[0, 2]], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(made[0][1:2], made[2], atol=1e-5, rtol=1e-4)
     memory.load_state(before)
-    assert memory.count.tolist() == [5, 5, 5]
+    assert memory.count.tolist() == [frames] * 3
+
+
+def test_fused_attention_computes_the_same(transformer):
+    latents, actions = torch.randn(1, 1, 4, 8, 8), transformer.action_encoder(torch.randn(1, 1, 4), "drive")
+    level, times = torch.full((1, 1), 0.5), torch.zeros(1, 1, dtype=torch.long)
+    plain = transformer(latents, level, actions, times, previous=latents)
+    fused = transformer.fuse()(latents, level, actions, times, previous=latents)
+    torch.testing.assert_close(fused.sample, plain.sample, atol=1e-5, rtol=1e-4)
 
 
 def test_adapter_reaches_every_block_and_its_projector_begins_as_identity(transformer):
@@ -169,9 +212,10 @@ def test_guidance_moves_away_from_the_action_free_prediction(transformer):
     action = transformer.action_encoder(torch.ones(1, 4), "drive")
     free = transformer.action_encoder(torch.zeros(1, 4), "drive")
     previous, noise = torch.randn(2, 1, 4, 8, 8)
-    plain = dynamics.generate(memory, action, previous, noise, 1)
-    without = dynamics.generate(memory, free, previous, noise, 1)
-    guided = dynamics.generate(memory, action, previous, noise, 1, 2.0, free)
+    with_action, hidden = dynamics.plan(memory, action, steps=1), dynamics.plan(memory, free, steps=1)
+    plain = dynamics.generate(memory, with_action, previous, noise)
+    without = dynamics.generate(memory, hidden, previous, noise)
+    guided = dynamics.generate(memory, with_action, previous, noise, 2.0, hidden)
     torch.testing.assert_close(guided, without + 2 * (plain - without))
 
 

@@ -76,16 +76,19 @@ class Attention(nn.Module):
         self.to_out = nn.Linear(dim, dim)
         self.norm_q = nn.RMSNorm(dim, eps=eps)
         self.norm_k = nn.RMSNorm(dim, eps=eps)
+        self.fused: FusedAttention | None = None
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1))
+    def fuse(self, projector: nn.Linear) -> None:
+        """For inference: multiply once for queries, keys and values, and once for the output and the ``projector``."""
+        self.fused = FusedAttention(self, projector)
 
-    def keys_values(self, source: Tensor, rotary: Rotary | None = None) -> KeysValues:
-        """What tokens ``source (B, M, dim)`` are attended to by."""
-        k = self._heads(self.norm_k(self.to_k(source)))
-        if rotary is not None:
-            k = rotary.rotate(k)
-        return k.transpose(1, 2), self._heads(self.to_v(source)).transpose(1, 2)
+    def _heads(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        x = x.unflatten(-1, (self.num_heads, -1))
+        return (x if rotary is None else rotary.rotate(x)).transpose(1, 2)
+
+    def keys_values(self, source: Tensor) -> KeysValues:
+        """What a text's tokens ``(B, M, dim)`` are attended to by."""
+        return self._heads(self.norm_k(self.to_k(source))), self._heads(self.to_v(source))
 
     def forward(
         self,
@@ -96,14 +99,33 @@ class Attention(nn.Module):
         cache: LayerCache | None = None,
     ) -> Tensor:
         """Attend from tokens ``x (B, N, dim)`` to ``context``, by default to themselves and to history."""
-        q = self._heads(self.norm_q(self.to_q(x)))
-        if rotary is not None:
-            q = rotary.rotate(q)
-        k, v = self.keys_values(x, rotary) if context is None else context
+        if context is None:
+            q, k, v = (self.to_q(x), self.to_k(x), self.to_v(x)) if self.fused is None else self.fused.to_qkv(x)
+            k, v = self._heads(self.norm_k(k), rotary), self._heads(v)
+        else:
+            q, (k, v) = self.to_q(x), context
         if cache is not None:
             k, v = cache.extend(k, v)
-        out = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask)
-        return self.to_out(out.transpose(1, 2).flatten(2))
+        out = F.scaled_dot_product_attention(self._heads(self.norm_q(q), rotary), k, v, attn_mask=mask)
+        return (self.to_out if self.fused is None else self.fused.to_out)(out.transpose(1, 2).flatten(2))
+
+
+class FusedAttention:
+    """Copies of an attention's matrices: q, k and v beside each other, and the projector multiplied into the output."""
+
+    @torch.no_grad()
+    def __init__(self, attention: Attention, projector: nn.Linear):
+        layers = (attention.to_q, attention.to_k, attention.to_v)
+        self.qkv = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+        weight, bias = attention.to_out.weight, attention.to_out.bias
+        outer = projector.weight.float()
+        self.out = (outer @ weight.float()).to(weight.dtype), (outer @ bias.float() + projector.bias).to(bias.dtype)
+
+    def to_qkv(self, x: Tensor) -> tuple[Tensor, ...]:
+        return F.linear(x, *self.qkv).chunk(3, -1)
+
+    def to_out(self, x: Tensor) -> Tensor:
+        return F.linear(x, *self.out)
 
 
 class FeedForward(nn.Module):
@@ -184,7 +206,9 @@ class AstraBlock(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = table.unbind(2)
         h = self.norm1(x) * (1 + scale1) + shift1 + actions
         h = self.attn1(h.flatten(1, 2), rotary, mask=mask, cache=cache)
-        x = x + gate1 * self.projector(h).view_as(x)
+        if self.attn1.fused is None:
+            h = self.projector(h)
+        x = x + gate1 * h.view_as(x)
         if context is not None:
             x = x + self.attn2(self.norm2(x).flatten(1, 2), context=context).view_as(x)
         return x + gate2 * self.ffn(self.norm3(x) * (1 + scale2) + shift2)
@@ -230,6 +254,23 @@ class PackedHistory(NamedTuple):
     """Of all tokens, history's and the new frames'."""
     rows: Tensor
     """int64 (N,): row of the actions that each token takes; the row after the last stands for none."""
+
+
+class Conditioning(NamedTuple):
+    """What all passes over the same latent frames share, whatever those look like."""
+
+    embedding: Tensor
+    """(B, F, dim): of time, action and prompt."""
+    modulation: Tensor
+    """(B, F, 6, dim)"""
+    adapters: list[Tensor]
+    """For each block ``(B, F, 1, dim)``: what the experts say of the actions."""
+    rotary: Rotary
+    actions: RoutedActions
+
+    def at(self, i: int) -> Conditioning:
+        """Of the i-th noise level alone, for one frame at several levels."""
+        return self._replace(embedding=self.embedding[:, i, None], modulation=self.modulation[:, i, None])
 
 
 class TransformerOutput(NamedTuple):
@@ -418,7 +459,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         times: Tensor | None = None,
         previous: Tensor | None = None,
         mask: Tensor | None = None,
-        caches: list[LayerCache] | None = None,
+        caches: Sequence[LayerCache] | None = None,
         context: list[KeysValues] | None = None,
         history: PackedHistory | None = None,
         prompt: Tensor | None = None,
@@ -442,25 +483,54 @@ class AstraTransformer(ModelMixin, ConfigMixin):
             return self._forward_packed(latents, noise_level, actions, context, history)
         if times is None:
             raise ValueError("times, history: the causal layout needs the first, the packed one the second")
+        conditioning = self.condition(noise_level, actions, times, prompt)
+        return self.predict(latents, conditioning, previous, mask, caches, context)
+
+    def condition(
+        self, noise_level: Tensor, actions: RoutedActions, times: Tensor, prompt: Tensor | None = None
+    ) -> Conditioning:
+        """What :meth:`predict` needs beside the latents; arguments as of :meth:`forward` in the causal layout.
+
+        One frame at several levels, ``noise_level (B, levels)`` with actions and times of ``F = 1``, is computed at
+        once; choose a level with :meth:`Conditioning.at`.
+        """
+        condition: Tensor | float = 0.0 if prompt is None else prompt
+        if self.config.action_modulation:
+            condition = condition + self.modulation_experts(actions)
+        embedding, modulation = self.time_embedding(noise_level, condition=condition)
+        rotary = Rotary.from_positions(self.positions(times).flatten(1, 2), self.config.attention_head_dim)
+        adapters = [block.experts(actions).unsqueeze(2) for block in self.blocks]
+        return Conditioning(embedding, modulation, adapters, rotary, actions)
+
+    def predict(
+        self,
+        latents: Tensor,
+        conditioning: Conditioning,
+        previous: Tensor | None = None,
+        mask: Tensor | None = None,
+        caches: Sequence[LayerCache] | None = None,
+        context: list[KeysValues] | None = None,
+    ) -> TransformerOutput:
+        """The causal layout's pass over the blocks; arguments as of :meth:`forward`."""
         inputs = self._patchify(latents)
         if previous is not None:
             inputs = torch.cat([inputs, self._patchify(previous)], -1)
         tokens = self.patch_embedding(inputs)
         summary = self.summary_embedding(latents.flatten(2)).unsqueeze(2)
         x = torch.cat([tokens, summary], 2)
-        condition: Tensor | float = 0.0 if prompt is None else prompt
-        if self.config.action_modulation:
-            condition = condition + self.modulation_experts(actions)
-        embedding, modulation = self.time_embedding(noise_level, condition=condition)
-        rotary = Rotary.from_positions(self.positions(times).flatten(1, 2), self.config.attention_head_dim)
         for i, block in enumerate(self.blocks):
-            adapter = block.experts(actions).unsqueeze(2)
-            text = context[i] if context else None
-            x = block(x, adapter, modulation, rotary, text, mask, caches[i] if caches else None)
+            text, cache = context[i] if context else None, caches[i] if caches else None
+            x = block(x, conditioning.adapters[i], conditioning.modulation, conditioning.rotary, text, mask, cache)
         x = self.norm_out(x)
         features = torch.cat([x[:, :, :-1].mean(2), x[:, :, -1]], -1)
-        sample = self._project_out(x[:, :, :-1], embedding)
-        return TransformerOutput(self._unpatchify(sample, self.grid), features, actions)
+        sample = self._project_out(x[:, :, :-1], conditioning.embedding)
+        return TransformerOutput(self._unpatchify(sample, self.grid), features, conditioning.actions)
+
+    def fuse(self) -> AstraTransformer:
+        """Prepare for inference: fewer, larger matrix products. Weights must not change afterwards, nor move."""
+        for block in self.blocks:
+            block.attn1.fuse(block.projector)
+        return self
 
     def _forward_packed(
         self,

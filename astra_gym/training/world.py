@@ -287,20 +287,16 @@ class WorldStage:
         memory = HistoryMemory(transformer, len(latents), torch.bfloat16 if self.bf16 else torch.float32)
         actions = transformer.action_encoder(rows, scenarios)
         prompt = transformer.prompt(scenarios)
-        previous = torch.zeros_like(latents[:, 0])
+        noise = draws.randn(latents[:, :context].shape)
+        before = RoutedActions(*(tensor[:, :context] for tensor in actions))
+        previous = self.dynamics.begin(memory, latents[:, :context], before, noise, prompt)
         generated = []
-        for t in range(context + frames):
-            action = RoutedActions(*(tensor[:, t] for tensor in actions))
-            if t < context:
-                current = latents[:, t]
-            else:
-                current = self.dynamics.generate(
-                    memory, action, previous, draws.randn(previous.shape), steps, prompt=prompt
-                )
-                generated.append(current)
+        for t in range(context, context + frames):
+            plan = self.dynamics.plan(memory, RoutedActions(*(tensor[:, t] for tensor in actions)), prompt, steps)
+            current = self.dynamics.generate(memory, plan, previous, draws.randn(previous.shape))
+            generated.append(current)
             if t < context + frames - 1:
-                noise = draws.randn(previous.shape)
-                previous, _ = self.dynamics.commit(memory, current, action, previous, noise, prompt)
+                previous, _ = self.dynamics.commit(memory, current, plan, previous, draws.randn(previous.shape))
         return torch.stack(generated, 1)
 
     @torch.no_grad()
