@@ -32,30 +32,67 @@ class RandomAgent:
     def __init__(self, space: gym.spaces.Box, seed: int | None = None):
         self.low, self.high = space.low, space.high
         self.rng = np.random.default_rng(seed)
-        self._blocks_left = 0
+        self.blocks_left = 0
+        """For which the action under way is still held."""
         self._action = np.zeros(space.shape, np.float32)
 
     def reset(self, seed: int | None = None) -> None:
         """Begin anew; with a seed also the choices."""
         if seed is not None:
             self.rng = np.random.default_rng(seed)
-        self._blocks_left = 0
+        self.blocks_left = 0
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """The action held at the moment; the observation is not looked at."""
-        if self._blocks_left == 0:
+        if self.blocks_left == 0:
             self._action = self.rng.uniform(self.low, self.high).astype(np.float32)
-            self._blocks_left = int(self.rng.integers(1, 9))
-        self._blocks_left -= 1
+            self.blocks_left = int(self.rng.integers(1, 9))
+        self.blocks_left -= 1
         return self._action.copy()
+
+
+class SkilledAgent:
+    """An agent that for a share of the time acts at random instead, in the stretches of :class:`RandomAgent`.
+
+    Args:
+        agent: acts the rest of the time, and always looks.
+        random: acts for a share of 1 - ``skill`` of its stretches.
+        skill: from 0, which is ``random``, to 1, which is ``agent``.
+        seed: of the choice of stretches, until ``reset`` brings another one.
+
+    Raises:
+        ValueError: if the skill is another number.
+    """
+
+    def __init__(self, agent: Agent, random: RandomAgent, skill: float, seed: int | None = None):
+        if not 0 <= skill <= 1:
+            raise ValueError(f"skill: got {skill}, allowed are numbers from 0 to 1")
+        self.agent, self.random, self.skill = agent, random, skill
+        self.rng = np.random.default_rng(seed)
+        self._at_random = False
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin an episode; with a seed also the choices."""
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        self.agent.reset(seed)
+        self.random.reset(seed)
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """The agent's action for a block, or a random one."""
+        if self.random.blocks_left == 0:
+            self._at_random = bool(self.rng.random() >= self.skill)
+        random, skilled = self.random.act(observation), self.agent.act(observation)
+        return random if self._at_random else skilled
 
 
 def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
     """The agent called ``name`` for ``env``.
 
     Args:
-        name: "random", "scripted", "planner", the path of a policy that ``scripts/train_agent.py`` has learned (.zip),
-            or the path of a planner's settings (.json).
+        name: "random", "scripted", "scripted:0.5" (at random half of the time, see :class:`SkilledAgent`), "planner",
+            the path of a policy that ``scripts/train_agent.py`` has learned (.zip), or the path of a planner's settings
+            (.json).
         env: environment that observes blocks of frames.
         seed: of the agent's random choices.
 
@@ -65,9 +102,13 @@ def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
     shape = env.observation_space.shape or ()
     if len(shape) != 4:
         raise ValueError(f"env: got observations of shape {shape}, allowed are blocks of frames (K, H, W, 3)")
-    if name == "random":
+    kind, colon, skill = name.partition(":")
+    if name == "random" or (kind == "scripted" and colon):
         assert isinstance(env.action_space, gym.spaces.Box)
-        return RandomAgent(env.action_space, seed)
+        random = RandomAgent(env.action_space, seed)
+        if name == "random":
+            return random
+        return SkilledAgent(scripted_agent(env.get_wrapper_attr("modality")), random, _skill(skill), seed)
     if name == "scripted":
         return scripted_agent(env.get_wrapper_attr("modality"))
     if name == "planner" or (Path(name).suffix == ".json" and Path(name).is_file()):
@@ -79,8 +120,16 @@ def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
 
         return SB3Agent(name, env)
     raise ValueError(
-        f"agent: got {name!r}, allowed are 'random', 'scripted', 'planner' and the path of an existing .zip or .json"
+        f"agent: got {name!r}, allowed are 'random', 'scripted', 'scripted:0.5' or another skill, 'planner' and the "
+        "path of an existing .zip or .json"
     )
+
+
+def _skill(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"skill: got {text!r}, allowed are numbers from 0 to 1") from None
 
 
 def scripted_agent(modality: Modality) -> Agent:

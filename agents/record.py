@@ -24,7 +24,8 @@ class RecordArgs:
     env: tyro.conf.Positional[str] = "AstraDrive-v0"
     """Gymnasium id of an Astra environment or of one of its simulators (AstraSim/...)."""
     agent: str = "scripted"
-    """Who acts: scripted, random, planner, or the path of an SB3 .zip or of a planner's .json."""
+    """Who acts: scripted, scripted:0.5 (at random half of the time), random, planner, or the path of an SB3 .zip or a
+    planner's .json."""
     episodes: int = 1
     """Number of episodes; each has its own seed."""
     blocks: int = 250
@@ -86,7 +87,7 @@ def record(args: RecordArgs) -> list[Path]:
         options = {}
     env = make_block_env(args.env, args.blocks, args.world, args.device, **options)
     agent = make_agent(args.agent, env, args.seed)
-    name = args.agent if args.agent in ("random", "scripted") else Path(args.agent).stem
+    name = args.agent.replace(":", "-") if args.agent.startswith("scripted") else Path(args.agent).stem
     files: list[Path] = []
     for seed in range(args.seed, args.seed + args.episodes):
         films = [Film("dream" if args.side_by_side else "")]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
 
 
 def stack_frames(blocks: np.ndarray) -> np.ndarray:
@@ -101,8 +107,45 @@ def wrap_for_sb3(env: gym.Env, reward_scale: float = 1.0) -> gym.Env:
     return ScaledReward(SymmetricControls(StackedFrames(env)), reward_scale)
 
 
+def algorithm_of(path: str | Path) -> str:
+    """Which learner saved the .zip at ``path``: "ppo" or "sac".
+
+    Raises:
+        ValueError: if it is no such file, or of another learner.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            data = json.loads(archive.read("data"))
+        module = data["policy_class"]["__module__"]
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"agent: cannot read {str(path)!r} as a policy of Stable-Baselines3 ({error})") from error
+    # Learners on their own experience share one module of policies; of these only PPO clips.
+    if module == "stable_baselines3.common.policies" and "clip_range" in data:
+        return "ppo"
+    if module == "stable_baselines3.sac.policies":
+        return "sac"
+    raise ValueError(f"agent: {str(path)!r} has a policy of {module}, allowed are those of PPO and SAC")
+
+
+def load_model(path: str | Path) -> BaseAlgorithm:
+    """The PPO or SAC that was saved at ``path``, to act with on the CPU.
+
+    Raises:
+        ValueError: if the file is no such model.
+    """
+    from stable_baselines3 import PPO, SAC
+
+    algorithm = algorithm_of(path)
+    try:
+        if algorithm == "sac":
+            return SAC.load(path, device="cpu", buffer_size=1)
+        return PPO.load(path, device="cpu")
+    except Exception as error:  # a damaged file fails in many ways
+        raise ValueError(f"agent: cannot read {str(path)!r} as a policy of {algorithm.upper()} ({error})") from error
+
+
 class SB3Agent:
-    """A policy that PPO has learned in an environment wrapped by :func:`wrap_for_sb3`; it acts without exploring.
+    """A policy that PPO or SAC has learned in an environment wrapped by :func:`wrap_for_sb3`; it does not explore.
 
     Args:
         path: the .zip that SB3 saved.
@@ -113,13 +156,8 @@ class SB3Agent:
     """
 
     def __init__(self, path: str | Path, env: gym.Env):
-        from stable_baselines3 import PPO
-
         controls = SymmetricControls(StackedFrames(env))
-        try:
-            self.model = PPO.load(path, device="cpu")
-        except Exception as error:  # a file that is no policy fails in many ways
-            raise ValueError(f"agent: cannot read {str(path)!r} as a PPO policy ({error})") from error
+        self.model = load_model(path)
         expected = (controls.observation_space, controls.action_space)
         learned = (self.model.observation_space, self.model.action_space)
         if learned != expected:

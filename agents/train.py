@@ -1,4 +1,4 @@
-"""Learn to act in a world with PPO of Stable-Baselines3: ``python scripts/train_agent.py AstraDrive-v0``."""
+"""Learn to act in a world with PPO or SAC of Stable-Baselines3: ``python scripts/train_agent.py AstraDrive-v0``."""
 
 from __future__ import annotations
 
@@ -7,141 +7,270 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 import tyro
-from stable_baselines3 import PPO
+from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 from tqdm import tqdm
 
+from astra_gym.agents.disagreement import DisagreementPenalty
+from astra_gym.agents.features import BlockFeatures
 from astra_gym.agents.policies import make_agent
+from astra_gym.agents.replay import BlockReplayBuffer
 from astra_gym.agents.rollout import is_simulator, make_block_env, run_episode
-from astra_gym.agents.sb3 import wrap_for_sb3
+from astra_gym.agents.sb3 import algorithm_of, wrap_for_sb3
+from astra_gym.agents.settings import load_settings, scenario_of, setting_names
 from astra_gym.agents.vec_env import AstraVecEnv, VecScaledReward
 from astra_gym.envs.vector import AstraVectorEnv
 
 EVALUATION_SEEDS = range(10_000, 10_010)
 """Episodes that every policy is judged on; training draws its seeds elsewhere."""
+LEARNERS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "sac": SAC}
 
 
 @dataclass
 class TrainAgentArgs:
-    """Train a PPO policy on the frames of a world."""
+    """Train a policy on the frames of a world, with PPO or SAC.
+
+    What is None by default is tuned for each scenario in agents/configs/, under the names that Stable-Baselines3 has.
+    """
 
     env: tyro.conf.Positional[str] = "AstraDrive-v0"
     """Gymnasium id of an Astra environment or of one of its simulators (AstraSim/...)."""
     output: Path = Path("runs/agent")
     """Folder for the policy (policy.zip), the TensorBoard log and the evaluation (evaluation.json)."""
+    algorithm: Literal["ppo", "sac"] = "ppo"
+    """Who learns: ppo from each block once, sac again and again from those that it remembers."""
+    config: Path | None = None
+    """YAML file of settings in place of the tuned ones, with the same sections: default and the scenarios' names."""
     resume: bool = False
     """Go on from the policy in the folder."""
-    timesteps: int = 100_000
-    """Blocks to learn from, those before a resume included."""
-    num_envs: int = 4
-    """Episodes at a time: a world steps them together, a simulator in turn; more give more varied batches."""
-    blocks: int = 250
-    """Longest episode, in blocks."""
     seed: int = 0
     """Of the policy's first weights, its exploration, and the episodes."""
-    n_steps: int = 256
-    """Blocks that each environment contributes to an update."""
-    batch_size: int = 128
-    """Blocks in a gradient step."""
-    n_epochs: int = 4
-    """Passes over an update's blocks."""
-    learning_rate: float = 3e-4
-    """Of Adam."""
-    gamma: float = 0.98
-    """Discount a block; this looks ahead about 4 seconds."""
-    gae_lambda: float = 0.95
-    """Discount of advantage estimates."""
-    entropy: float = 0.003
-    """Weight of the bonus for exploring."""
-    reward_scale: float = 0.1
-    """What rewards are multiplied by before PPO sees them; logs and evaluations show them unscaled."""
     checkpoint_every: int = 5_000
     """Blocks between two saves of the policy."""
+    keep_checkpoints: bool = False
+    """Keep each save, and the policy before it has learned, in checkpoints/ as well."""
     evaluation_episodes: int = 5
     """Episodes to judge the trained policy on, at most 10; 0 skips it."""
     evaluate_in_simulator: bool = False
     """Judge the policy in the true simulator too."""
+    disagreement_penalty: float = 0.0
+    """In a dream, what a reward loses for each unit of spread between what several draws of noise lead to; a latent's
+    standard deviation over real frames is 1."""
+    disagreement_draws: int = 2
+    """Those draws, 2 to 4; each takes a part of a step's time."""
     world: str = "small"
     """Name of a bundled world or path of a world's folder."""
     device: str = "cpu"
     """Where the world and the policy run, cpu or cuda."""
 
+    timesteps: int | None = None
+    """Blocks to learn from, those before a resume included."""
+    num_envs: int | None = None
+    """Episodes at a time: a world steps them together, a simulator in turn; more give more varied batches."""
+    blocks: int | None = None
+    """Longest episode, in blocks; a dream has less time to go astray in shorter ones, each from a real beginning."""
+    reward_scale: float | None = None
+    """What rewards are multiplied by before they are learned from; logs and evaluations show them unscaled."""
+    learning_rate: float | None = None
+    """Of Adam."""
+    batch_size: int | None = None
+    """Blocks in a gradient step."""
+    gamma: float | None = None
+    """Discount a block; 0.98 looks ahead 50 blocks, in Drive 4 seconds."""
+    ent_coef: float | str | None = None
+    """Weight of the bonus for exploring; for sac also auto, or auto_0.1 to begin with 0.1."""
+    n_steps: int | None = None
+    """ppo: blocks that each environment contributes to an update."""
+    n_epochs: int | None = None
+    """ppo: passes over an update's blocks."""
+    gae_lambda: float | None = None
+    """ppo: discount of advantage estimates."""
+    clip_range: float | None = None
+    """ppo: how far an update may change the odds of an action."""
+    target_kl: float | None = None
+    """ppo: an update that changes the policy more than this ends early."""
+    log_std_init: float | None = None
+    """ppo: natural logarithm of the actions' first standard deviation."""
+    buffer_size: int | None = None
+    """sac: blocks remembered, 49,152 bytes of memory each with frames of 64x64, and as much on disk."""
+    learning_starts: int | None = None
+    """sac: blocks of random actions before learning."""
+    train_freq: int | None = None
+    """sac: steps of all environments between two updates."""
+    gradient_steps: int | None = None
+    """sac: gradient steps an update."""
+    tau: float | None = None
+    """sac: how fast the target network follows."""
+
     def __post_init__(self) -> None:
         allowed = len(EVALUATION_SEEDS)
         if not 0 <= self.evaluation_episodes <= allowed:
             raise ValueError(f"evaluation_episodes: got {self.evaluation_episodes}, allowed are 0 to {allowed}")
-        if self.num_envs * self.n_steps % self.batch_size:
-            raise ValueError(f"batch_size: got {self.batch_size}, allowed are divisors of num_envs * n_steps")
+        if not 2 <= self.disagreement_draws <= 4:
+            raise ValueError(f"disagreement_draws: got {self.disagreement_draws}, allowed are 2 to 4")
+        if not 0 <= self.disagreement_penalty < np.inf:
+            raise ValueError(f"disagreement_penalty: got {self.disagreement_penalty}, allowed are numbers from 0")
+
+    @property
+    def policy(self) -> Path:
+        """The file of the policy."""
+        return self.output / "policy.zip"
+
+    @property
+    def replay(self) -> Path:
+        """The file of what SAC remembers."""
+        return self.output / "replay.npz"
+
+    def settings(self) -> dict[str, Any]:
+        """All settings of the learner: the tuned ones, those of ``config``, those given.
+
+        Raises:
+            ValueError: naming the setting that is wrong or not one of the algorithm's.
+        """
+        given = {name: getattr(self, name) for name in setting_names() if getattr(self, name) is not None}
+        settings = load_settings(self.algorithm, scenario_of(self.env), given, self.config)
+        if self.algorithm == "ppo" and settings["num_envs"] * settings["n_steps"] % settings["batch_size"]:
+            raise ValueError(f"batch_size: got {settings['batch_size']}, allowed are divisors of num_envs * n_steps")
+        return settings
 
 
 class SaveAndShow(BaseCallback):
     """Save the policy now and then, whole at any moment, and show how far the training is."""
 
-    def __init__(self, path: Path, every: int, total: int):
+    def __init__(self, args: TrainAgentArgs, total: int):
         super().__init__()
-        self.path, self.every, self.total = path, every, total
+        self.args, self.total = args, total
 
     def _on_training_start(self) -> None:
         done = self.model.num_timesteps
-        self.next_save = done + self.every
-        self.bar = tqdm(total=self.total, initial=done, desc="ppo", unit="block")
+        self.next_save = done + self.args.checkpoint_every
+        self.bar = tqdm(total=self.total, initial=done, desc=self.args.algorithm, unit="block")
+        if done == 0 and self.args.keep_checkpoints:
+            save_model(self.model, self.args)
 
     def _on_step(self) -> bool:
         self.bar.update(self.num_timesteps - self.bar.n)
+        for info in self.locals["infos"]:
+            if "spread" in info:
+                self.logger.record_mean("rollout/spread", float(info["spread"]))
         return True
 
     def _on_rollout_end(self) -> None:
         returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         if returns:
-            self.bar.set_postfix({"return": f"{np.mean(returns):.1f}"})
+            self.bar.set_postfix({"return": f"{np.mean(returns):.1f}"}, refresh=False)
 
     def _on_rollout_start(self) -> None:
         # Between two updates: what is saved contains the last one in full.
         if self.num_timesteps >= self.next_save:
-            self.next_save = self.num_timesteps + self.every
-            save_policy(self.model, self.path)
+            self.next_save = self.num_timesteps + self.args.checkpoint_every
+            save_model(self.model, self.args)
 
     def _on_training_end(self) -> None:
         self.bar.close()
-        save_policy(self.model, self.path)
+        save_model(self.model, self.args)
 
 
-def save_policy(model: BaseAlgorithm, path: Path) -> None:
-    """Write the policy so that a kill at any moment leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    model.save(unfinished)
-    os.replace(unfinished, path)
+def save_model(model: BaseAlgorithm, args: TrainAgentArgs) -> None:
+    """Write policy and memory so that a kill at any moment leaves the old files or the new ones."""
+    args.output.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, SAC):
+        assert isinstance(model.replay_buffer, BlockReplayBuffer)
+        model.replay_buffer.save(args.replay)
+    paths = [args.policy]
+    if args.keep_checkpoints:
+        paths.append(args.output / "checkpoints" / f"{model.num_timesteps:09d}.zip")
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        unfinished = path.with_name(f".unfinished-{path.name}")
+        model.save(unfinished)
+        os.replace(unfinished, path)
 
 
-def make_vec_env(args: TrainAgentArgs) -> VecEnv:
-    """``num_envs`` environments in the form that PPO learns from; their logs have unscaled returns."""
+def make_vec_env(args: TrainAgentArgs, settings: dict[str, Any]) -> VecEnv:
+    """``num_envs`` environments in the form that SB3 learns from; their logs have the rewards as they are.
+
+    Raises:
+        ValueError: if a penalty for disagreement is asked for where there is no model to disagree.
+    """
+    num_envs, blocks, scale = settings["num_envs"], settings["blocks"], settings["reward_scale"]
     if not is_simulator(args.env):
         worlds = gym.make_vec(
             args.env,
-            num_envs=args.num_envs,
-            max_episode_steps=args.blocks,
+            num_envs=num_envs,
+            max_episode_steps=blocks,
             world=args.world,
             device=args.device,
             autoreset_mode="SameStep",
             copy=False,
+            info_spread=args.disagreement_draws if args.disagreement_penalty else 0,
         )
         assert isinstance(worlds, AstraVectorEnv)
-        return VecScaledReward(VecMonitor(AstraVecEnv(worlds)), args.reward_scale)
+        venv: VecEnv = VecMonitor(AstraVecEnv(worlds))
+        if args.disagreement_penalty:
+            venv = DisagreementPenalty(venv, args.disagreement_penalty)
+        return VecScaledReward(venv, scale)
+
+    if args.disagreement_penalty:
+        raise ValueError(f"disagreement_penalty: {args.env} is a simulator, allowed is 0")
 
     def make() -> gym.Env:
-        env = make_block_env(args.env, args.blocks, args.world, args.device)
-        return wrap_for_sb3(Monitor(env), args.reward_scale)
+        return wrap_for_sb3(Monitor(make_block_env(args.env, blocks)), scale)
 
-    makers: list[Callable[[], gym.Env]] = [make] * args.num_envs
+    makers: list[Callable[[], gym.Env]] = [make] * num_envs
     return DummyVecEnv(makers)
+
+
+def make_model(args: TrainAgentArgs, settings: dict[str, Any], envs: VecEnv) -> BaseAlgorithm:
+    """The learner that ``args`` ask for: a new one, or with ``resume`` that of the folder.
+
+    Raises:
+        FileExistsError: if the folder holds a policy and ``resume`` is off.
+        FileNotFoundError: if it holds none, or not SAC's memory, and ``resume`` is on.
+        ValueError: if it holds that of another algorithm.
+    """
+    learner = LEARNERS[args.algorithm]
+    own = ("timesteps", "num_envs", "blocks", "reward_scale", "log_std_init")
+    options = {name: value for name, value in settings.items() if name not in own}
+    options["tensorboard_log"] = str(args.output)
+    if args.algorithm == "sac":
+        # Every observation once; the buffer knows which steps a time limit has cut.
+        options |= {"optimize_memory_usage": True, "replay_buffer_class": BlockReplayBuffer}
+        options["replay_buffer_kwargs"] = {"handle_timeout_termination": False}
+    if args.resume:
+        model = learner.load(args.policy, envs, args.device, **options)
+        # Other episodes than those before, and the same ones for the same state of training.
+        model.set_random_seed(args.seed + model.num_timesteps)
+        if isinstance(model, SAC):
+            assert isinstance(model.replay_buffer, BlockReplayBuffer)
+            model.replay_buffer.load(args.replay)
+        return model
+    if args.algorithm == "sac":
+        kwargs: dict[str, Any] = {"features_extractor_class": BlockFeatures, "net_arch": [256, 256]}
+    else:
+        kwargs = {"log_std_init": settings["log_std_init"]}
+    return learner("CnnPolicy", envs, seed=args.seed, device=args.device, policy_kwargs=kwargs, **options)
+
+
+def check_folder(args: TrainAgentArgs) -> None:
+    """Raise an error that says what to do if the folder does not hold what ``args`` need."""
+    if args.policy.exists() and not args.resume:
+        raise FileExistsError(f"output: {args.policy} exists; go on with --resume or name another folder")
+    if not args.resume:
+        return
+    for path in (args.policy, args.replay) if args.algorithm == "sac" else (args.policy,):
+        if not path.exists():
+            raise FileNotFoundError(f"resume: there is no {path}")
+    if (found := algorithm_of(args.policy)) != args.algorithm:
+        raise ValueError(f"algorithm: got {args.algorithm!r}, allowed is {found!r}, as {args.policy} has it")
 
 
 def train_agent(args: TrainAgentArgs) -> Path:
@@ -149,52 +278,35 @@ def train_agent(args: TrainAgentArgs) -> Path:
 
     Raises:
         FileExistsError: if the folder holds a policy and ``resume`` is off.
-        FileNotFoundError: if it holds none and ``resume`` is on.
-        ValueError: if the environment cannot be learned from.
+        FileNotFoundError: if it holds none, or not SAC's memory, and ``resume`` is on.
+        ValueError: if a setting is wrong, or the environment cannot be learned from.
     """
-    path = args.output / "policy.zip"
-    if path.exists() and not args.resume:
-        raise FileExistsError(f"output: {path} exists; go on with --resume or name another folder")
-    if args.resume and not path.exists():
-        raise FileNotFoundError(f"resume: there is no {path}")
-    envs = make_vec_env(args)
-    settings = {name: getattr(args, name) for name in ("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda")}
-    settings |= {"learning_rate": args.learning_rate, "ent_coef": args.entropy, "tensorboard_log": str(args.output)}
-    if args.resume:
-        model = PPO.load(path, envs, args.device, **settings)
-        # Other episodes than those before, and the same ones for the same state of training.
-        model.set_random_seed(args.seed + model.num_timesteps)
-    else:
-        model = PPO(
-            "CnnPolicy",
-            envs,
-            seed=args.seed,
-            device=args.device,
-            policy_kwargs={"log_std_init": -0.5},
-            **settings,
-        )
-    todo = max(0, args.timesteps - model.num_timesteps)
+    check_folder(args)
+    settings = args.settings()
+    envs = make_vec_env(args, settings)
+    model = make_model(args, settings, envs)
+    todo = max(0, settings["timesteps"] - model.num_timesteps)
     if todo:
-        progress = SaveAndShow(path, args.checkpoint_every, args.timesteps)
-        model.learn(todo, progress, tb_log_name="ppo", reset_num_timesteps=not args.resume)
+        progress = SaveAndShow(args, settings["timesteps"])
+        model.learn(todo, progress, tb_log_name=args.algorithm, reset_num_timesteps=not args.resume)
     envs.close()
     if args.evaluation_episodes:
-        evaluate_policy(args, path)
-    return path
+        evaluate_policy(args, settings["blocks"])
+    return args.policy
 
 
-def evaluate_policy(args: TrainAgentArgs, path: Path) -> dict[str, dict[str, list[float]]]:
-    """Returns of the policy at ``path`` and of random actions, by environment; also in evaluation.json beside it."""
+def evaluate_policy(args: TrainAgentArgs, blocks: int) -> dict[str, dict[str, list[float]]]:
+    """Returns of the policy and of random actions, by environment; also in evaluation.json beside it."""
     ids = [args.env]
     if args.evaluate_in_simulator and not is_simulator(args.env):
-        env = make_block_env(args.env, args.blocks, args.world, args.device)
+        env = make_block_env(args.env, blocks, args.world, args.device)
         ids.append(env.unwrapped.simulator_id)  # type: ignore[attr-defined]
         env.close()
     results: dict[str, dict[str, list[float]]] = {}
     for env_id in ids:
-        env = make_block_env(env_id, args.blocks, args.world, args.device)
+        env = make_block_env(env_id, blocks, args.world, args.device)
         results[env_id] = {}
-        for name in (str(path), "random"):
+        for name in (str(args.policy), "random"):
             agent = make_agent(name, env)
             seeds = tqdm(EVALUATION_SEEDS[: args.evaluation_episodes], f"judge in {env_id}", leave=False)
             returns = [sum(step.reward for step in run_episode(env, agent, seed)) for seed in seeds]

@@ -1,0 +1,88 @@
+"""Tuned settings of each learner in each scenario: the YAML files in ``configs/``, and what is laid over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import yaml
+
+from astra_gym.actions import MODALITIES
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def algorithms() -> list[str]:
+    """The learners that there are settings for."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def setting_names() -> set[str]:
+    """The settings of all learners."""
+    return {name for algorithm in algorithms() for name in _read(CONFIGS / f"{algorithm}.yaml", "default")["default"]}
+
+
+def scenario_of(env_id: str) -> str:
+    """The scenario of an Astra environment or a simulator by its id: that of AstraSim/Drive-v0 is drive.
+
+    Raises:
+        gymnasium.error.Error: if there is no environment of that name.
+    """
+    return gym.spec(env_id).name.removeprefix("Astra").lower()
+
+
+def load_settings(
+    algorithm: str, scenario: str, given: Mapping[str, Any] | None = None, config: Path | None = None
+) -> dict[str, Any]:
+    """The settings of ``algorithm`` in ``scenario``, each from the last of these that has it.
+
+    The package's file: its sections ``default`` and ``scenario``; the same of the file ``config``; ``given``.
+
+    Raises:
+        ValueError: if an algorithm, section or setting is unknown, or a setting is no number where it must be one.
+        FileNotFoundError: if there is no file ``config``.
+    """
+    if algorithm not in algorithms():
+        raise ValueError(f"algorithm: got {algorithm!r}, allowed are {algorithms()}")
+    tuned = _read(CONFIGS / f"{algorithm}.yaml", scenario)
+    known = tuned["default"]
+    layers = [tuned.get(scenario, {})]
+    if config is not None:
+        own = _read(config, scenario)
+        layers += [own.get("default", {}), own.get(scenario, {})]
+    settings = dict(known)
+    for layer in (*layers, given or {}):
+        for name, value in layer.items():
+            settings[name] = _checked(name, value, known, algorithm)
+    return settings
+
+
+def _read(path: Path, scenario: str) -> dict[str, dict[str, Any]]:
+    """The sections of a file; an empty one has no settings."""
+    try:
+        sections = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"config: {path} is not valid YAML ({error})") from error
+    allowed = ["default", *MODALITIES]
+    if not isinstance(sections, dict) or (unknown := set(sections) - {*allowed, scenario}):
+        got = sections if not isinstance(sections, dict) else sorted(map(str, unknown))
+        raise ValueError(f"config: {path} has the sections {got}, allowed are {allowed}")
+    for name, section in sections.items():
+        if not isinstance(section or {}, dict):
+            raise ValueError(f"config: section {name!r} of {path} is {section!r}, allowed are lines 'setting: value'")
+    return {name: section or {} for name, section in sections.items()}
+
+
+def _checked(name: str, value: Any, known: Mapping[str, Any], algorithm: str) -> Any:
+    """``value`` if it can be that of the setting ``name``, whose kind is that of the default."""
+    if name not in known:
+        raise ValueError(f"{name}: is no setting of {algorithm}, allowed are {sorted(known)}")
+    kinds: tuple[type, ...] = (int,) if isinstance(known[name], int) else (int, float)
+    if isinstance(known[name], str):
+        kinds = (*kinds, str)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        hint = " (YAML needs a point before an exponent: 3.0e-4)" if isinstance(value, str) else ""
+        raise ValueError(f"{name}: got {value!r}, allowed are {'whole ' if kinds == (int,) else ''}numbers{hint}")
+    return value
