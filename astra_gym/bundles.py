@@ -164,8 +164,9 @@ class Bundle:
         for name in ("transformer", "autoencoder", "heads"):
             module = getattr(self, name)
             original = {key: value.clone() for key, value in module.state_dict().items()}
+            own_dtype = module.dtype
             module.to(dtype).save_pretrained(folder / name)
-            module.float().load_state_dict(original)
+            module.to(own_dtype).load_state_dict(original)
         for scenario, bank in self.starts.items():
             bank.save(folder / "starts" / f"{scenario}.safetensors")
 
@@ -202,7 +203,8 @@ def load_bundle(
     Args:
         world: name of a bundled world, or a folder that :meth:`Bundle.save` wrote.
         device: where to put it.
-        dtype: of the transformer and the decoder, a torch dtype or its name; None for float32.
+        dtype: of the transformer and the autoencoder, a torch dtype or its name; None for bfloat16 where the device
+            computes in it, else float32.
 
     Raises:
         FileNotFoundError: if there is no such world, or a file of it is missing.
@@ -214,22 +216,35 @@ def load_bundle(
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device: got {device!r}, which torch cannot use here ({error})") from error
+    torch_dtype = _native_dtype(target) if dtype is None else resolve_dtype(dtype)
     modules = {}
     for name, cls in (("transformer", AstraTransformer), ("autoencoder", BlockAutoencoder), ("heads", RewardHeads)):
         if not (folder / name / "diffusion_pytorch_model.safetensors").is_file():
             raise FileNotFoundError(f"world: {folder / name} has no diffusion_pytorch_model.safetensors")
         try:
-            module = cls.from_pretrained(folder / name, torch_dtype=torch_dtype, low_cpu_mem_usage=False)
+            kept = torch.float32 if name == "heads" else torch_dtype
+            module = cls.from_pretrained(folder / name, torch_dtype=kept, low_cpu_mem_usage=False)
         except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
             raise ValueError(
                 f"world: the weights in {folder / name} are corrupt or do not fit their config: {error}"
             ) from error
         modules[name] = module.to(target).eval().requires_grad_(False)
+    modules["transformer"].fuse()
     try:
         starts = {path.stem: StartBank.load(path) for path in sorted((folder / "starts").glob("*.safetensors"))}
     except SafetensorError as error:
         raise ValueError(f"world: a start bank in {folder / 'starts'} is corrupt: {error}") from error
     return Bundle(config=WorldConfig.load(folder), starts=starts, **modules)
+
+
+def _native_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device has instructions for it, else float32."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        processor = torch.cpu.get_capabilities()
+        native = bool(processor.get("avx512_bf16") or processor.get("amx_bf16"))
+    return torch.bfloat16 if native else torch.float32
 
 
 def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:

@@ -127,6 +127,8 @@ class HistoryMemory:
     def put(self, worlds: list[int], other: HistoryMemory) -> None:
         """Replace the history of some worlds by that of ``other``, one of its worlds each."""
         index = torch.tensor(worlds, device=self.count.device)
+        if len(worlds) == len(self.count):  # then the same places as ever, and so the same rounding
+            self._next = other._next
         turn = self._next - other._next  # between the places of the newest frames
         recent = self.window * self.tokens
         for own, theirs in ((self.keys, other.keys), (self.values, other.values)):

@@ -129,6 +129,15 @@ class World:
             self._begun[world] = True
         return latents[:, -1]
 
+    def warm_up(self, blocks: int = 2) -> None:
+        """Step from some start and forget it, so that the first block that counts is no slower than the others."""
+        banks = self.bundle.starts
+        self.reset([banks[name][0] for name in self.modalities], [0] * self.num_worlds)
+        width = max(self.bundle.transformer.config.modalities[name] for name in self.modalities)
+        for _ in range(blocks):
+            self.step(np.zeros((self.num_worlds, width), np.float32))
+        self._begun = [False] * self.num_worlds
+
     @torch.inference_mode()
     def step(self, rows: np.ndarray, out: np.ndarray | None = None, decode: bool = True) -> WorldStep:
         """Generate the next block of every world.

@@ -60,7 +60,9 @@ def make_world(
             f"world: {world!r} was not trained for {untrained[0]!r}, only {list(bundle.starts)}; name the folder of one"
             f" that was (`astra-gym train --scenarios {untrained[0]}` makes one)"
         )
-    return World(bundle, len(scenarios), scenarios, num_inference_steps, guidance_scale)
+    made = World(bundle, len(scenarios), scenarios, num_inference_steps, guidance_scale)
+    made.warm_up()
+    return made
 
 
 def observation_space(world: World, obs_type: str) -> spaces.Box:
