@@ -35,6 +35,12 @@ def _register() -> None:
             max_episode_steps=steps,
         )
         gym.register(id=f"AstraSim/{name}-v0", entry_point=f"astra_gym.simulators.{simulator}")
+    gym.register(
+        id="AstraWorld-v0",
+        entry_point="astra_gym.envs.world:AstraWorldEnv",
+        vector_entry_point="astra_gym.envs.world:own_worlds",
+        max_episode_steps=250,
+    )
 
 
 _register()

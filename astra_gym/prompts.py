@@ -22,6 +22,8 @@ def scenario_of(prompt: str, allowed: Sequence[str]) -> str | None:
     Raises:
         ValueError: if the prompt speaks of none of them, or of several alike.
     """
+    if prompt in allowed:
+        return prompt
     words = re.findall(r"[a-z]+", prompt.lower()) if isinstance(prompt, str) else None
     if words == []:
         return None

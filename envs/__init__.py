@@ -11,6 +11,7 @@ from astra_gym.envs.released_drone import AstraReleasedDroneEnv
 from astra_gym.envs.released_manipulation import AstraReleasedManipulationEnv
 from astra_gym.envs.street import AstraStreetEnv
 from astra_gym.envs.vector import AstraVectorEnv
+from astra_gym.envs.world import AstraWorldEnv
 
 __all__ = [
     "AstraCameraEnv",
@@ -23,5 +24,6 @@ __all__ = [
     "AstraReleasedManipulationEnv",
     "AstraStreetEnv",
     "AstraVectorEnv",
+    "AstraWorldEnv",
     "FrameByFrame",
 ]

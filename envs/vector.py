@@ -15,7 +15,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from astra_gym.actions import MODALITIES
+from astra_gym.actions import MODALITIES, Modality
 from astra_gym.envs.base import LATENT_BOUND, check_views, make_world, observation_space
 from astra_gym.envs.released import is_released
 from astra_gym.envs.starts import Beginning, draw_beginnings
@@ -74,7 +74,8 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     - `Disabled`: the caller resets it, with `options={"reset_mask": ended}`, before the next step.
 
     ## Arguments
-    - `scenarios`: of all worlds, or one for each: "drive", "manipulation", "drone", "camera".
+    - `scenarios`: of all worlds, or one for each: "drive", "manipulation", "drone", "camera", and whatever else
+      `world` was trained for.
     - `num_envs`: N; None for as many as there are scenarios.
     - `max_episode_steps`: longest episode, -1 for no limit, None for each scenario's own.
     - `autoreset_mode`: of Gymnasium's `AutoresetMode`, or its value.
@@ -112,16 +113,22 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         check_views(render_mode, obs_type, RENDER_MODES)
         if is_released(world):
             raise ValueError(f"world: {world!r} is a released model; use make_vec(..., vectorization_mode='sync')")
+        _check_scenarios(self.scenarios, world)
+        if info_spread < 0 or info_spread == 1:
+            raise ValueError(f"info_spread: got {info_spread}, allowed are 0 and 2, 3, 4, ...")
         limits = [_step_limit(name, max_episode_steps) for name in self.scenarios]
         self._world = make_world(world, self.scenarios, device, dtype, num_inference_steps, guidance_scale)
-        self.copy, self.render_mode, self.obs_type, self.info_routing = copy, render_mode, obs_type, info_routing
+        self.copy, self.render_mode, self.obs_type = copy, render_mode, obs_type
+        self.info_routing, self.info_spread = info_routing, info_spread
 
         config, model = self._world.bundle.config, self._world.bundle.transformer.config
-        fps = round(MODALITIES[self.scenarios[0]].fps / config.frames_per_block)
+        self._modalities = {name: config.modality(name) for name in self.scenarios}
+        fps = round(self._modalities[self.scenarios[0]].fps / config.frames_per_block)
         self.metadata = {"render_modes": list(RENDER_MODES), "render_fps": fps, "autoreset_mode": self.autoreset_mode}
         self.single_observation_space = observation_space(self._world, obs_type)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.single_action_space, self.action_space = _action_spaces(self.scenarios)
+        modalities = [self._modalities[name] for name in self.scenarios]
+        self.single_action_space, self.action_space = _action_spaces(modalities)
 
         self._members: dict[str, list[int]] = {name: [] for name in self.scenarios}
         for i, name in enumerate(self.scenarios):
@@ -247,7 +254,7 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         for name, members in self._members.items():
             if chosen := [world for world in members if world in worlds]:
                 generators = [self._generators[world] for world in chosen]
-                beginnings = draw_beginnings(self._world, MODALITIES[name], generators, options)
+                beginnings = draw_beginnings(self._world, self._modalities[name], generators, options)
                 drawn |= zip(chosen, beginnings, strict=True)
         starts, seeds, prompts = zip(*((b.start, b.seed, b.prompt) for b in drawn.values()), strict=True)
         self._frames[list(drawn)] = self._world.reset(starts, seeds, list(drawn), prompts)
@@ -262,9 +269,9 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if np.shape(actions) != self.action_space.shape:
             raise ValueError(f"actions: got shape {np.shape(actions)}, allowed is {self.action_space.shape}")
         actions = np.where(ignored[:, None], 0, np.asarray(actions, np.float32))
-        modalities = {name: MODALITIES[name] for name in self._members}
-        rows = np.zeros((self.num_envs, max(modality.row_dim for modality in modalities.values())), np.float32)
-        for name, modality in modalities.items():
+        widest = max(modality.row_dim for modality in self._modalities.values())
+        rows = np.zeros((self.num_envs, widest), np.float32)
+        for name, modality in self._modalities.items():
             members = self._members[name]
             own = actions[members, : modality.action_dim]
             if not (finite := np.isfinite(own).all(1)).all():
@@ -335,11 +342,22 @@ def _scenario_names(scenarios: str | Sequence[str], num_envs: int | None) -> tup
     if num_envs is not None and not (isinstance(num_envs, (int, np.integer)) and num_envs > 0):
         raise ValueError(f"num_envs: got {num_envs!r}, allowed are 1, 2, 3, ...")
     names = (scenarios,) * (num_envs or 1) if isinstance(scenarios, str) else tuple(scenarios)
-    if not names or (unknown := [name for name in names if name not in MODALITIES]):
-        raise ValueError(f"scenarios: got {unknown[0] if names else names!r}, allowed are {list(MODALITIES)}")
+    if not names:
+        raise ValueError(f"scenarios: got {names!r}, allowed is a name, or one for each world")
     if num_envs not in (None, len(names)):
         raise ValueError(f"num_envs: got {num_envs}, but scenarios names {len(names)} worlds")
     return names
+
+
+def _check_scenarios(names: Sequence[str], world: str | Path) -> None:
+    """Raise a ValueError if one is neither among the four nor among those of the world's own."""
+    if set(names) - set(MODALITIES):
+        from astra_gym.bundles import scenarios_of
+        from astra_gym.scenarios import in_order
+
+        allowed = in_order([*MODALITIES, *scenarios_of(world)])
+        if unknown := [name for name in names if name not in allowed]:
+            raise ValueError(f"scenarios: got {unknown[0]!r}, allowed are {allowed}")
 
 
 def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
@@ -353,7 +371,8 @@ def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
 def _step_limit(scenario: str, max_episode_steps: int | None) -> float:
     """The longest episode; None for the one that the scenario is registered with."""
     if max_episode_steps is None:
-        max_episode_steps = gym.spec(f"Astra{scenario.capitalize()}-v0").max_episode_steps
+        env_id = f"Astra{scenario.capitalize()}-v0" if scenario in MODALITIES else "AstraWorld-v0"
+        max_episode_steps = gym.spec(env_id).max_episode_steps
     if max_episode_steps == -1:
         return np.inf
     if not (isinstance(max_episode_steps, (int, np.integer)) and max_episode_steps > 0):
@@ -361,9 +380,9 @@ def _step_limit(scenario: str, max_episode_steps: int | None) -> float:
     return max_episode_steps
 
 
-def _action_spaces(scenarios: Sequence[str]) -> tuple[spaces.Box, spaces.Box]:
+def _action_spaces(modalities: Sequence[Modality]) -> tuple[spaces.Box, spaces.Box]:
     """The box that holds each world's actions, and that of the batch."""
-    boxes = [MODALITIES[name].action_space for name in scenarios]
+    boxes = [modality.action_space for modality in modalities]
     width = max(len(box.low) for box in boxes)
     low = np.stack([np.pad(box.low, (0, width - len(box.low))) for box in boxes])
     high = np.stack([np.pad(box.high, (0, width - len(box.high))) for box in boxes])
