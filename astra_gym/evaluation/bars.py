@@ -37,16 +37,18 @@ def bars(figures: dict[str, Any]) -> list[Bar]:
         found += _routing_bars(routing)
     if speed := figures.get("speed"):
         rate, first = speed["environment"]["frames_per_second"], speed["environment"]["first_step_seconds"]
-        found.append(_at_least("speed: frames/s, one world", rate, 40))
-        found.append(_at_most("speed: seconds from gym.make to the first step's end", first, 3))
+        found.append(at_least("speed: frames/s, one world", rate, 40))
+        found.append(at_most("speed: seconds from gym.make to the first step's end", first, 3))
     return found
 
 
-def _at_least(name: str, value: float, least: float) -> Bar:
+def at_least(name: str, value: float, least: float) -> Bar:
+    """A figure that must not be smaller."""
     return Bar(name, value, f"at least {least:g}", value >= least)
 
 
-def _at_most(name: str, value: float, most: float) -> Bar:
+def at_most(name: str, value: float, most: float) -> Bar:
+    """A figure that must not be larger."""
     return Bar(name, value, f"at most {most:g}", value <= most)
 
 
@@ -60,12 +62,12 @@ def _of_scenario(name: str, judged: dict[str, Any]) -> list[Bar]:
             found.append(Bar(what, ratio, "0.8 to 1.2", 0.8 <= ratio <= 1.2))
     if reward := judged.get("reward"):
         value = reward["true"]["correlation_per_block"]
-        found.append(_at_least("reward on true frames, correlation per block", value, 0.8))
+        found.append(at_least("reward on true frames, correlation per block", value, 0.8))
     if termination := judged.get("termination"):
-        found.append(_at_least("termination on true frames, F1", termination["true"]["f1"], 0.8))
+        found.append(at_least("termination on true frames, F1", termination["true"]["f1"], 0.8))
     if control := judged.get("control"):
         for key, what in {"opposite_turns": "left and right are opposite", "gas_faster": "gas beats brake"}.items():
-            found.append(_at_least(f"{what}, share of starts", control["dream"][key], 0.9))
+            found.append(at_least(f"{what}, share of starts", control["dream"][key], 0.9))
     return found
 
 
@@ -78,16 +80,16 @@ def above(fidelity: dict[str, Any], baseline: str, blocks: int) -> float | None:
 
 
 def _fidelity_bars(fidelity: dict[str, Any], demands: _Demands) -> list[Bar]:
-    found = [_at_least("autoencoder, dB", fidelity["psnr"]["autoencoder"][0], demands.ceiling)]
+    found = [at_least("autoencoder, dB", fidelity["psnr"]["autoencoder"][0], demands.ceiling)]
     below = above(fidelity, "autoencoder", 1)
     if below is not None:
-        found.append(_at_most("below the ceiling after 1 block, dB", -below, demands.below_ceiling))
+        found.append(at_most("below the ceiling after 1 block, dB", -below, demands.below_ceiling))
     wanted = [("copy last", 4, demands.above_copy)]
     wanted += [("shuffled actions", blocks, least) for blocks, least in demands.above_shuffled.items()]
     for baseline, blocks, least in wanted:
         difference = above(fidelity, baseline, blocks)
         if difference is not None:
-            found.append(_at_least(f"above {baseline} after {blocks} blocks, dB", difference, least))
+            found.append(at_least(f"above {baseline} after {blocks} blocks, dB", difference, least))
     return found
 
 
@@ -102,7 +104,7 @@ def _routing_bars(routing: dict[str, Any]) -> list[Bar]:
     for name, use in routing["use"].items():
         cost = swap_cost(routing, name)
         if cost is not None:
-            found.append(_at_least(f"{name}: share of the most used expert", max(use), 0.6))
+            found.append(at_least(f"{name}: share of the most used expert", max(use), 0.6))
             what = f"{name}: cost of swapped experts after {routing['after'][-1]} blocks, dB"
-            found.append(_at_least(what, cost[-1], 1))
+            found.append(at_least(what, cost[-1], 1))
     return found

@@ -1,6 +1,6 @@
-"""How fast the environment runs, end to end, in a process of its own.
+"""How fast an environment starts and steps, in a process of its own.
 
-``python -m astra_gym.evaluation.speed small cpu drive 200`` prints the figures as JSON.
+``python -m astra_gym.evaluation.speed alone small cpu drive 200`` prints figures as JSON.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,26 @@ import numpy as np
 FRAMES = 4
 WORLDS = (1, 8, 32)
 INFERENCE_STEPS = (1, 2, 4)
+ROUNDS = 3
+TENTHS = 10
+"""Parts of a run whose memory is compared."""
 
 
-def measure_speed(world: str | Path, device: str = "cpu", scenario: str = "drive", steps: int = 200) -> dict[str, Any]:
-    """Run this module in a fresh process and return what it measured.
+def in_a_process_of_its_own(part: str, world: str | Path, device: str, scenario: str, *numbers: int) -> dict[str, Any]:
+    """Run one of :data:`PARTS` in a fresh process and return what it measured.
 
     Args:
+        part: what to measure.
         world: name of a bundled world, or the folder of one.
         device: of the model.
-        scenario: whose environment and simulator are timed.
-        steps: timed steps of the environment and of the simulator; the rest is timed a tenth as often.
+        scenario: whose environment is timed.
+        numbers: the part's own arguments.
 
     Raises:
         RuntimeError: with the process's own words, if it fails.
     """
-    command = [sys.executable, "-m", "astra_gym.evaluation.speed", str(world), device, scenario, str(steps)]
+    command = [sys.executable, "-m", "astra_gym.evaluation.speed", part, str(world), device, scenario]
+    command += map(str, numbers)
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -42,23 +46,55 @@ def measure_speed(world: str | Path, device: str = "cpu", scenario: str = "drive
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _environment(world: str, device: str, scenario: str, steps: int) -> dict[str, Any]:
-    """One environment with default settings; the clock of the first step begins before torch is imported."""
+def measure_speed(world: str | Path, device: str = "cpu", scenario: str = "drive", steps: int = 200) -> dict[str, Any]:
+    """One world beside its simulator, and the world by numbers of worlds and denoising steps.
+
+    Args:
+        world: name of a bundled world, or the folder of one.
+        device: of the model.
+        scenario: whose environment and simulator are timed.
+        steps: timed steps of the environment and of the simulator.
+    """
+    return {
+        "scenario": scenario,
+        "device": device,
+        "processors": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 1),
+        "steps": steps,
+        "environment": in_a_process_of_its_own("alone", world, device, scenario, steps),
+        "simulator": in_a_process_of_its_own("simulator", world, device, scenario, steps),
+        "world": in_a_process_of_its_own("batches", world, device, scenario, steps),
+    }
+
+
+def _alone(world: str, device: str, scenario: str, steps: int) -> dict[str, Any]:
+    """One environment with default settings; its clock begins before torch is imported."""
     import gymnasium as gym
 
     import astra_gym  # noqa: F401
 
     began = time.perf_counter()
     env = gym.make(f"Astra{scenario.capitalize()}-v0", world=world, device=device)
-    env.reset(seed=0)
     env.action_space.seed(0)
+    made = time.perf_counter() - began
+    env.reset(seed=0)
+    first_frame = time.perf_counter() - began
     env.step(env.action_space.sample())
-    first = time.perf_counter() - began
-    return {"first_step_seconds": first, **_steps(env, steps)}
+    first_step = time.perf_counter() - began
+    figures = {
+        "make_seconds": made,
+        "first_frame_seconds": first_frame,
+        "first_step_seconds": first_step,
+        "first_block_milliseconds": 1000 * (first_step - first_frame),
+        "steps": steps,
+    }
+    return figures | _steps(env, steps)
 
 
-def _simulator(scenario: str, steps: int) -> dict[str, Any]:
+def _simulator(world: str, device: str, scenario: str, steps: int) -> dict[str, Any]:
     import gymnasium as gym
+
+    import astra_gym  # noqa: F401
 
     env = gym.make(f"AstraSim/{scenario.capitalize()}-v0")
     env.reset(seed=0)
@@ -66,74 +102,67 @@ def _simulator(scenario: str, steps: int) -> dict[str, Any]:
     return _steps(env, steps)
 
 
-def _steps(env: Any, steps: int) -> dict[str, float]:
-    """Random actions; an episode that ends begins anew, off the clock."""
-    seconds = []
-    for _ in range(steps):
+def _steps(env: Any, steps: int) -> dict[str, Any]:
+    """Random actions; an episode that ends begins anew, off the clock. The memory is that at each tenth's end."""
+    from astra_gym.evaluation.machine import memory
+
+    seconds, megabytes = [], []
+    marks = {round(tenth * steps / TENTHS) for tenth in range(1, TENTHS + 1)}
+    for step in range(1, steps + 1):
         action = env.action_space.sample()
         began = time.perf_counter()
         _, _, terminated, truncated, _ = env.step(action)
         seconds.append(time.perf_counter() - began)
         if terminated or truncated:
             env.reset()
+        if step in marks:
+            megabytes.append(1e-6 * memory("VmRSS"))
     env.close()
     p50, p95 = np.percentile(seconds, [50, 95])
     return {
         "frames_per_second": FRAMES * steps / sum(seconds),
         "block_milliseconds_p50": 1000 * float(p50),
         "block_milliseconds_p95": 1000 * float(p95),
+        "block_milliseconds_most": 1000 * max(seconds),
+        "memory_megabytes": megabytes,
     }
 
 
-def _world(name: str, device: str, scenario: str, repeats: int) -> dict[str, Any]:
-    """The world by itself: by the number of worlds, by the number of denoising steps, and its decoder."""
-    from astra_gym.bundles import load_bundle
-    from astra_gym.world import World
+def _batches(world: str, device: str, scenario: str, steps: int) -> dict[str, Any]:
+    """The vector environment: by the number of worlds, by the number of denoising steps, and its decoder."""
+    import gymnasium as gym
 
-    bundle = load_bundle(name, device=device)
-    bank = bundle.starts[scenario]
+    from astra_gym.evaluation.bench_race import take_turns, world_contender
+    from astra_gym.evaluation.bench_stages import judge_stages
 
-    def milliseconds(count: int, inference_steps: int | None = None) -> float:
-        world = World(bundle, count, modality=scenario, num_inference_steps=inference_steps)
-        starts = [bank[i % len(bank)] for i in range(count)]
-        world.reset(starts, list(range(count)))
-        rows = np.zeros((count, starts[0].rows.shape[-1]), np.float32)
-        return _median_milliseconds(lambda: world.step(rows), repeats)
-
-    world, latents = World(bundle, modality=scenario), bank[0].latents[-1:]
+    by_worlds = [world_contender(world, scenario, count, device) for count in WORLDS]
+    by_steps = [
+        world_contender(world, scenario, 1, device, {"num_inference_steps": count}) for count in INFERENCE_STEPS
+    ]
+    figures = take_turns([*by_worlds, *by_steps], ROUNDS, seconds=steps / 200)
+    rates = zip(WORLDS, figures, strict=False)
+    times = zip(INFERENCE_STEPS, figures[len(WORLDS) :], strict=True)
+    env = gym.make(f"Astra{scenario.capitalize()}-v0", world=world, device=device)
     return {
-        "frames_per_second_by_worlds": {count: 1000 * FRAMES * count / milliseconds(count) for count in WORLDS},
-        "block_milliseconds_by_steps": {steps: milliseconds(1, steps) for steps in INFERENCE_STEPS},
-        "decode_milliseconds": _median_milliseconds(lambda: world.decode(latents), repeats),
+        "frames_per_second_by_worlds": {count: each["frames_per_second"] for count, each in rates},
+        "block_milliseconds_by_steps": {count: each["step_milliseconds"] for count, each in times},
+        "decode_milliseconds": judge_stages(env, max(2, steps // 10))["decode_milliseconds"],
     }
 
 
-def _median_milliseconds(call: Callable[[], object], repeats: int) -> float:
-    for _ in range(3):
-        call()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - began)
-    return 1000 * float(np.median(seconds))
+def _memory(world: str, device: str, scenario: str, count: int) -> dict[str, Any]:
+    """Megabytes of the whole process with so many worlds, after a few steps."""
+    from astra_gym.evaluation.bench_race import world_contender
+    from astra_gym.evaluation.machine import memory
+
+    contender = world_contender(world, scenario, count, device)
+    contender.warm_up(steps=3)
+    return {"worlds": count, "megabytes": 1e-6 * memory("VmRSS")}
 
 
-def _main(world: str, device: str, scenario: str, steps: int) -> None:
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    environment = _environment(world, device, scenario, steps)
-    figures = {
-        "scenario": scenario,
-        "device": device,
-        "processors": os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 1),
-        "steps": steps,
-        "environment": environment,
-        "simulator": _simulator(scenario, steps),
-        "world": _world(world, device, scenario, max(2, steps // 10)),
-    }
-    print(json.dumps(figures))
-
+PARTS = {"alone": _alone, "simulator": _simulator, "batches": _batches, "memory": _memory}
 
 if __name__ == "__main__":
-    _main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    part, *names = sys.argv[1:5]
+    print(json.dumps(PARTS[part](*names, *map(int, sys.argv[5:]))))

@@ -18,7 +18,7 @@ def markdown(figures: Values) -> str:
         sections.append(f"### {name.capitalize()}")
         sections += [make(values[part]) for part, make in _OF_SCENARIO.items() if part in values]
         if facts := _facts(values):
-            sections.append(_table("measure", ["dream", "truth"], facts))
+            sections.append(table("measure", ["dream", "truth"], facts))
     if routing := figures.get("routing"):
         sections += ["### Routing", _routing_table(routing)]
         if len(routing["swap"]) > 1:
@@ -43,10 +43,11 @@ def summary(figures: Values) -> str:
 def bar_table(bars: Sequence[Bar]) -> str:
     """The bars and whether they are met."""
     rows = [(bar.name, [f"{bar.value:.2f}", bar.demand, "yes" if bar.met else "**no**"]) for bar in bars]
-    return _table("bar", ["value", "demand", "met"], rows)
+    return table("bar", ["value", "demand", "met"], rows)
 
 
-def _table(name: str, columns: Sequence[Any], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+def table(name: str, columns: Sequence[Any], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """A table whose first column, called ``name``, has what the rows begin with."""
     lines = [_row(name, columns), "|---" + "|---:" * len(columns) + "|"]
     return "\n".join([*lines, *(_row(first, values) for first, values in rows)])
 
@@ -89,7 +90,7 @@ def _summary_table(judged: dict[str, Values]) -> str:
         "after so many blocks of the world's own history. Correlation of the reward with the simulator's, and F1 of "
         "the episode's end, read from true and from dreamt frames."
     )
-    return f"{explained}\n\n{_table('scenario', columns, rows)}"
+    return f"{explained}\n\n{table('scenario', columns, rows)}"
 
 
 def _fidelity_table(fidelity: Values) -> str:
@@ -105,7 +106,7 @@ def _fidelity_table(fidelity: Values) -> str:
     return (
         f"PSNR in dB / SSIM against true frames of {fidelity['clips']} clips of held-out scenes "
         "(a block's mean squared error in dB, averaged over the clips):\n\n"
-        + _table("blocks ahead", fidelity["horizons"], rows)
+        + table("blocks ahead", fidelity["horizons"], rows)
     )
 
 
@@ -157,7 +158,7 @@ def _drift_table(drift: Values) -> str:
         f"{who} on the world's own history, mean of {drift['worlds']} worlds (the autoencoder alone keeps "
         f"{drift['autoencoder_ratio_to_true']:.2f} of the sharpness and "
         f"{drift['autoencoder_detail_ratio_to_true']:.2f} of the detail):\n\n"
-        + _table("after blocks", drift["blocks"], rows)
+        + table("after blocks", drift["blocks"], rows)
     )
 
 
@@ -181,7 +182,7 @@ def _routing_table(routing: Values) -> str:
     return (
         "Mean weight of each action expert over all held-out actions, and the PSNR that held-out clips lose when the "
         "actions of the dream get the mean expert weights of another scenario (mean over the others):\n\n"
-        + _table("scenario", columns, rows)
+        + table("scenario", columns, rows)
     )
 
 
@@ -193,7 +194,7 @@ def _swap_table(routing: Values) -> str:
     ]
     return (
         f"One by one, dB lost after {routing['after'][-1]} blocks (rows: whose actions, "
-        f"{min(routing['clips'].values())} clips or more; columns: whose experts):\n\n" + _table("", names, rows)
+        f"{min(routing['clips'].values())} clips or more; columns: whose experts):\n\n" + table("", names, rows)
     )
 
 
@@ -212,7 +213,7 @@ def _speed_table(speed: Values) -> str:
     return (
         f"{speed['steps']} random actions on {speed['processors']} processors ({speed['device']}), all included; "
         f"{environment['first_step_seconds']:.1f} s from `gym.make` to the end of the first step:\n\n"
-        + _table("one world", ["frames/s", "ms a block, p50", "p95"], rows)
-        + f"\n\nFrames/s by number of worlds, without the environment: {together}. Milliseconds a block: {steps}; the "
+        + table("one world", ["frames/s", "ms a block, p50", "p95"], rows)
+        + f"\n\nFrames/s by number of worlds: {together}. Milliseconds a block: {steps}; the "
         f"decoder's share is {world['decode_milliseconds']:.1f}."
     )
