@@ -34,6 +34,11 @@ COMMANDS = {
     "evaluate": Command(
         "astra_gym.evaluation.evaluate", "EvaluateArgs", "evaluate", "judge a world against its simulator"
     ),
+    "rank": Command("astra_gym.evaluation.ranking", "RankArgs", "rank", "compare how dream and truth rank policies"),
+    "transfer": Command(
+        "astra_gym.evaluation.transfer", "TransferArgs", "transfer", "judge agents of the dream in the true simulator"
+    ),
+    "join": Command("astra_gym.data.join", "JoinArgs", "join", "put several collected datasets into one"),
     "train-agent": Command(
         "astra_gym.agents.train", "TrainAgentArgs", "train_agent", "learn to act in a world, by PPO"
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -27,8 +28,16 @@ def replay_start(sim: gym.Env, start: Start) -> tuple[np.ndarray, dict[str, Any]
     """
     if start.sim_seed is None:
         raise ValueError("start: it came from an image or a video, which has no counterpart in the simulator")
-    observation, info = sim.reset(seed=start.sim_seed)
-    actions = () if start.sim_actions is None else start.sim_actions
+    return replay(sim, start.sim_seed, () if start.sim_actions is None else start.sim_actions)
+
+
+def replay(sim: gym.Env, seed: int, actions: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """Reset ``sim`` with ``seed`` and take ``actions``; its newest observation and info.
+
+    Raises:
+        ValueError: if the episode ends on the way.
+    """
+    observation, info = sim.reset(seed=seed)
     for number, action in enumerate(actions, 1):
         observation, _, terminated, truncated, info = sim.step(action)
         if terminated or truncated:

@@ -1,0 +1,60 @@
+"""Long measurements in a JSON file, one by one, so that an interruption loses only the one under way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` so that a kill at any moment leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    unfinished.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(unfinished, path)
+
+
+def digest(file: Path) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
+def policy_key(name: str) -> str:
+    """A policy's name, with a digest of its content if it is a file: another training is another policy."""
+    return f"{name}@{digest(Path(name))}" if Path(name).is_file() else name
+
+
+class Ledger:
+    """Rows of numbers by name; what the file holds is not measured again.
+
+    Args:
+        path: of the JSON file, which may exist.
+        settings: under which the numbers are measured.
+
+    Raises:
+        ValueError: if the file holds numbers of other settings.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]):
+        self.path = path
+        self._content: dict[str, Any] = {"settings": settings, "measured": {}}
+        if path.exists():
+            self._content = json.loads(path.read_text())
+            if (found := self._content["settings"]) != settings:
+                raise ValueError(
+                    f"output: {path} was measured with {found}, not {settings}; delete it or name another folder"
+                )
+
+    def measured(self, name: str, measure: Callable[[], np.ndarray]) -> np.ndarray:
+        """The numbers called ``name``, from the file or else by ``measure()``, after which they are in it."""
+        rows = self._content["measured"]
+        if name not in rows:
+            rows[name] = np.asarray(measure(), np.float64).tolist()
+            write_json(self.path, self._content)
+        return np.array(rows[name])
