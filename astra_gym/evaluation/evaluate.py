@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from astra_gym.actions import MODALITIES
 from astra_gym.evaluation import report
 from astra_gym.evaluation.report import Figures
 
@@ -78,7 +77,7 @@ def evaluate(args: EvaluateArgs) -> Figures:
 
     _check(args)
     bundle = load_bundle(args.world, device=args.device)
-    everything = [name for name in MODALITIES if name in bundle.starts]
+    everything = bundle.scenarios
     scenarios = _chosen(args.scenarios, everything)
     needed = scenarios if set(args.parts).intersection(PARTS) else []
     for name in everything if "routing" in args.parts else needed:

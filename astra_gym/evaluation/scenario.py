@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from astra_gym.actions import MODALITIES, Modality
+from astra_gym.actions import DRIVE, Modality
 from astra_gym.bundles import Bundle
 from astra_gym.data.episodes import Episode, read_episodes
 from astra_gym.evaluation import control, drift, drift_drive, heads, heldout
@@ -33,15 +33,16 @@ def judge_scenario(args: EvaluateArgs, bundle: Bundle, name: str) -> dict[str, A
         return {}
     episodes = list(read_episodes(args.data / name / "val"))
     figures: dict[str, Any] = {}
+    modality = bundle.config.modality(name)
     if "fidelity" in args.parts:
-        figures |= _fidelity_and_heads(args, bundle, MODALITIES[name], episodes)
+        figures |= _fidelity_and_heads(args, bundle, modality, episodes)
     if name == "drive":
         figures |= _driving(args, bundle, episodes)
     elif "drift" in args.parts:
         clips = heldout.opening_clips(episodes, args.drift_worlds, args.context)
         world = World(bundle, len(clips), modality=name)
         figures["drift"] = drift.judge_drift(
-            world, MODALITIES[name], clips, episodes, args.drift_blocks, args.seed, args.output
+            world, modality, clips, episodes, args.drift_blocks, args.seed, args.output
         )
     return figures
 
@@ -90,10 +91,10 @@ def _driving(args: EvaluateArgs, bundle: Bundle, episodes: Sequence[Episode]) ->
         return figures
     clips = control.driving_clips(episodes, max(counts.values()), args.context)
     encoder = World(bundle)
-    starts = [heldout.as_start(encoder, MODALITIES["drive"], clip) for clip in clips]
+    starts = [heldout.as_start(encoder, DRIVE, clip) for clip in clips]
     if "control" in args.parts:
         figures["control"] = control.judge_control(
-            World(bundle, args.batch), MODALITIES["drive"], starts[: args.control_starts], args.seed, args.output
+            World(bundle, args.batch), DRIVE, starts[: args.control_starts], args.seed, args.output
         )
     if "drift" in args.parts:
         few = starts[: args.drift_worlds]
