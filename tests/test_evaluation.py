@@ -307,7 +307,7 @@ def test_speed_is_measured_in_a_process_of_its_own():
     figures = measure_speed("small", steps=4)
     assert figures["environment"]["frames_per_second"] > 0 and figures["environment"]["first_step_seconds"] > 0
     assert set(figures["world"]["frames_per_second_by_worlds"]) == {"1", "8", "32"}
-    assert "| `AstraDrive-v0` |" in markdown({"speed": figures})
+    assert "| Drive, the world |" in markdown({"speed": figures})
 
 
 @pytest.mark.parametrize(

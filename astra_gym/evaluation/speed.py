@@ -74,7 +74,7 @@ def _alone(world: str, device: str, scenario: str, steps: int) -> dict[str, Any]
     import astra_gym  # noqa: F401
 
     began = time.perf_counter()
-    env = gym.make(f"Astra{scenario.capitalize()}-v0", world=world, device=device)
+    env = gym.make("AstraWorld-v0", world=world, scenario=scenario, device=device)
     env.action_space.seed(0)
     made = time.perf_counter() - began
     env.reset(seed=0)
@@ -92,11 +92,15 @@ def _alone(world: str, device: str, scenario: str, steps: int) -> dict[str, Any]
 
 
 def _simulator(world: str, device: str, scenario: str, steps: int) -> dict[str, Any]:
-    import gymnasium as gym
+    from astra_gym.actions import MODALITIES
+    from astra_gym.simulators.own import make_simulator
 
-    import astra_gym  # noqa: F401
+    simulator_id = f"AstraSim/{scenario.capitalize()}-v0"
+    if scenario not in MODALITIES:  # else torch stays out of the process
+        from astra_gym.bundles import WorldConfig, world_folder
 
-    env = gym.make(f"AstraSim/{scenario.capitalize()}-v0")
+        simulator_id = WorldConfig.load(world_folder(world)).simulator_id(scenario)
+    env = make_simulator(simulator_id)
     env.reset(seed=0)
     env.action_space.seed(0)
     return _steps(env, steps)
@@ -142,7 +146,7 @@ def _batches(world: str, device: str, scenario: str, steps: int) -> dict[str, An
     figures = take_turns([*by_worlds, *by_steps], ROUNDS, seconds=steps / 200)
     rates = zip(WORLDS, figures, strict=False)
     times = zip(INFERENCE_STEPS, figures[len(WORLDS) :], strict=True)
-    env = gym.make(f"Astra{scenario.capitalize()}-v0", world=world, device=device)
+    env = gym.make("AstraWorld-v0", world=world, scenario=scenario, device=device)
     return {
         "frames_per_second_by_worlds": {count: each["frames_per_second"] for count, each in rates},
         "block_milliseconds_by_steps": {count: each["step_milliseconds"] for count, each in times},

@@ -207,8 +207,8 @@ def _speed_table(speed: Values) -> str:
     keys = ("frames_per_second", "block_milliseconds_p50", "block_milliseconds_p95")
     scenario = speed["scenario"].capitalize()
     rows = [
-        (f"`Astra{scenario}-v0`", [f"{environment[key]:.0f}" for key in keys]),
-        (f"`AstraSim/{scenario}-v0`, the simulator", [f"{simulator[key]:.0f}" for key in keys]),
+        (f"{scenario}, the world", [f"{environment[key]:.0f}" for key in keys]),
+        (f"{scenario}, the simulator", [f"{simulator[key]:.0f}" for key in keys]),
     ]
     return (
         f"{speed['steps']} random actions on {speed['processors']} processors ({speed['device']}), all included; "
