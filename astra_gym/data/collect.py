@@ -39,7 +39,8 @@ class CollectArgs:
     output: Path = Path("data/drive/train")
     """Folder of the dataset; must not hold one yet. An interrupted collection goes on where it was."""
     policy: str = "mixed-driver"
-    """random, mixed-driver, or package.module:function(env, seed) -> policy(observation) -> action."""
+    """random, mixed-driver, a policy that train-agent has learned (.zip), or
+    package.module:function(env, seed) -> policy(observation) -> action."""
     episodes: int = 320
     """Number of episodes; each has its own seed, and so its own track."""
     blocks: int = 160
@@ -69,11 +70,17 @@ def random_policy(env: gym.Env, seed: int) -> Policy:
 
 
 def load_policy(name: str) -> PolicyFactory:
-    """The policy factory called ``name`` (a key of :data:`POLICIES` or ``package.module:function``).
+    """The policy factory called ``name`` (a key of :data:`POLICIES`, a .zip, or ``package.module:function``).
 
     Raises:
         ValueError: if there is none.
     """
+    if Path(name).suffix == ".zip":
+        from astra_gym.agents.policies import make_agent
+
+        if not Path(name).is_file():
+            raise ValueError(f"policy: there is no file {name}")
+        return lambda env, seed: make_agent(name, env, seed).act
     path = POLICIES.get(name, name)
     module, _, attribute = path.partition(":")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,7 @@ def collect_contexts(
     jobs = ((scenario, seed, length) for seed in range(first_seed, first_seed + MOST_TRIES * starts))
     with tqdm(total=starts, unit="start", desc="contexts", leave=False) as bar:
         # A few at a time: an episode that ended calls for another one.
-        while len(found) < starts and (
-            batch := [job for job, _ in zip(jobs, range(starts - len(found)), strict=False)]
-        ):
+        while len(found) < starts and (batch := list(islice(jobs, starts - len(found)))):
             for context in pool.imap(_run_context, batch):
                 if context is not None:
                     found.append(context)
