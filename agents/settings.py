@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import yaml
 
 from astra_gym.actions import MODALITIES
+from astra_gym.simulators.own import find_spec
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -30,7 +30,7 @@ def scenario_of(env_id: str) -> str:
     Raises:
         gymnasium.error.Error: if there is no environment of that name.
     """
-    return gym.spec(env_id).name.removeprefix("Astra").lower()
+    return find_spec(env_id).name.removeprefix("Astra").lower()
 
 
 def load_settings(
