@@ -35,7 +35,7 @@ class PlayArgs:
     video: Path | None = None
     """Begin with the end of this video."""
     agent: str = "scripted"
-    """Who drives when the autopilot is on: scripted, random, planner, or the path of an SB3 .zip or of a planner's .json."""
+    """Who drives when the autopilot is on: scripted, random, planner, or an SB3 .zip's or a planner's .json's path."""
     autopilot: bool = False
     """Begin with the autopilot on."""
     scale: int | None = None
