@@ -82,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     name = _parser().parse_args(argv[:1]).command
     command = COMMANDS[name]
+    if os.getcwd() not in sys.path:  # so that modules of the current folder can be named, as with python -m
+        sys.path.append(os.getcwd())
     try:
         import tyro
 
