@@ -220,14 +220,11 @@ class Planner:
         rows = self.modality.rows(np.repeat(actions, config.samples, 0))
         scores = np.zeros(len(rows))
         goes_on = np.ones(len(rows), bool)
-        last = torch.zeros(0)
+        last = torch.zeros(())
         for block in range(config.horizon):
             step = futures.step(rows[:, block], decode=False)
-            last = (
-                torch.where(torch.from_numpy(goes_on)[:, None, None, None], step.latents, last)
-                if block
-                else step.latents
-            )
+            going = torch.from_numpy(goes_on).to(step.latents.device)
+            last = torch.where(going[:, None, None, None], step.latents, last)
             scores += goes_on * step.reward
             goes_on &= ~step.terminated
         if self.goal is not None:
