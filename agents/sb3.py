@@ -83,7 +83,8 @@ class SymmetricControls(gym.ActionWrapper):
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
-        self.controls = Controls(env.action_space, env.get_wrapper_attr("modality").name)
+        scenario = env.get_wrapper_attr("modality").name if env.has_wrapper_attr("modality") else ""
+        self.controls = Controls(env.action_space, scenario)
         self.action_space = self.controls.space
 
     def action(self, action: np.ndarray) -> np.ndarray:
