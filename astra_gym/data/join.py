@@ -75,8 +75,8 @@ def join(args: JoinArgs) -> Path:
             for seed, episode in _episodes(storage):
                 joined.update_episodes([EpisodeBuffer(seed=seed, **episode)])
                 bar.update()
-    own = ("total_episodes", "total_steps", "data_format", "observation_space", "action_space", "env_spec")
-    joined.update_metadata({key: value for key, value in first.metadata.items() if key not in own})
+    known = joined.metadata  # sizes and spaces; the rest is the first dataset's
+    joined.update_metadata({key: value for key, value in first.metadata.items() if key not in known})
     os.replace(temporary, output)
     return args.output
 
