@@ -152,15 +152,8 @@ class World:
             RuntimeError: if a world has not been reset.
         """
         self._require_begun("step")
-        everyone = range(self.num_worlds)
-        action_rows = torch.as_tensor(rows)
-        # The one line that routes an action: projector of its modality, router, weights of the experts.
-        actions = self._route(action_rows, everyone)
-        free = self._route(torch.zeros_like(action_rows), everyone) if self.guidance_scale != 1.0 else None
-        steps = self.num_inference_steps
-        plan = self.dynamics.plan(self.memory, actions, self._prompts, steps)
-        hidden = free and self.dynamics.plan(self.memory, free, self._prompts, steps)
-        noise = self._noise(everyone)
+        actions, plan, hidden = self._plans(rows)
+        noise = self._noise(range(self.num_worlds))
         latents = self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden)
         reward, terminated = self._remember(latents, plan)
         return WorldStep(
@@ -188,20 +181,26 @@ class World:
             RuntimeError: if a world has not been reset.
         """
         self._require_begun("spread")
-        everyone = range(self.num_worlds)
-        action_rows = torch.as_tensor(rows)
-        actions = self._route(action_rows, everyone)
-        free = self._route(torch.zeros_like(action_rows), everyone) if self.guidance_scale != 1.0 else None
+        _, plan, hidden = self._plans(rows)
         before = [generator.get_state() for generator in self._generators]
-        noises = [self._noise(everyone) for _ in range(draws)]
+        noises = [self._noise(range(self.num_worlds)) for _ in range(draws)]
         for generator, state in zip(self._generators, before, strict=True):
             generator.set_state(state)
-        steps, scale = self.num_inference_steps, self.guidance_scale
         latents = [
-            self.dynamics.generate(self.memory, actions, self._previous, noise, steps, scale, free, self._prompts)
+            self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden)
             for noise in noises
         ]
         return torch.stack(latents).float().var(0).flatten(1).mean(1).sqrt().cpu().numpy()
+
+    def _plans(self, rows: np.ndarray) -> tuple[RoutedActions, Conditioning, Conditioning | None]:
+        """The actions as they are routed, what they mean in a step, and where guidance needs it, that of none."""
+        everyone, steps = range(self.num_worlds), self.num_inference_steps
+        action_rows = torch.as_tensor(rows)
+        # The one line that routes an action: projector of its modality, router, weights of the experts.
+        actions = self._route(action_rows, everyone)
+        free = self._route(torch.zeros_like(action_rows), everyone) if self.guidance_scale != 1.0 else None
+        plan = self.dynamics.plan(self.memory, actions, self._prompts, steps)
+        return actions, plan, free and self.dynamics.plan(self.memory, free, self._prompts, steps)
 
     @torch.inference_mode()
     def observe(self, latents: Tensor, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
