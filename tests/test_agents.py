@@ -6,15 +6,23 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
-from stable_baselines3 import PPO
+from stable_baselines3 import A2C, PPO, SAC, TD3
 from stable_baselines3.common.env_checker import check_env
 
 import astra_gym  # noqa: F401
+from astra_gym.agents.features import BlockFeatures
 from astra_gym.agents.lane_follower import LaneFollower
 from astra_gym.agents.policies import RandomAgent, make_agent
 from astra_gym.agents.road import RoadView, estimate_motion
 from astra_gym.agents.rollout import is_simulator, make_block_env, run_episode
-from astra_gym.agents.sb3 import ScaledReward, StackedFrames, SymmetricControls, stack_frames, wrap_for_sb3
+from astra_gym.agents.sb3 import (
+    ScaledReward,
+    StackedFrames,
+    SymmetricControls,
+    algorithm_of,
+    stack_frames,
+    wrap_for_sb3,
+)
 
 SIMULATOR = "AstraSim/Drive-v0"
 WORLD = "AstraDrive-v0"
@@ -43,6 +51,19 @@ def drive(env: gym.Env, agent, seed: int, blocks: int, look=lambda block: block)
         if terminated or truncated:
             break
     return total, wheels
+
+
+class Constant:
+    """An agent that always does the same."""
+
+    def __init__(self, action: np.ndarray):
+        self.action = action
+
+    def reset(self, seed: int | None = None) -> None:
+        pass
+
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        return self.action
 
 
 def blurred(block: np.ndarray) -> np.ndarray:
@@ -179,6 +200,32 @@ class TestMakeAgent:
         agent.reset(4)
         assert not np.array_equal(first, [agent.act(None) for _ in range(200)])
 
+    def test_skill_is_the_share_of_the_time_that_is_not_random(self, sim):
+        def shares(name: str) -> float:
+            agent, random = make_agent(name, sim, seed=1), make_agent("random", sim, seed=1)
+            agent.agent = Constant(np.array([0.25, 0.5, 0.0], np.float32))
+            same = [np.array_equal(agent.act(None), random.act(None)) for _ in range(3000)]
+            return 1 - np.mean(same)
+
+        assert shares("scripted:0") == 0 and shares("scripted:1") == 1
+        assert shares("scripted:0.3") == pytest.approx(0.3, abs=0.06)
+
+    def test_skilled_agents_repeat_themselves(self, sim):
+        def roll(name: str, seed: int) -> np.ndarray:
+            agent = make_agent(name, sim)
+            return np.stack([step.action for step in run_episode(short, agent, seed)][1:])
+
+        short = gym.wrappers.TimeLimit(sim.unwrapped, 20)
+        assert np.array_equal(roll("scripted:0.5", 3), roll("scripted:0.5", 3))
+        assert np.array_equal(roll("scripted:1", 3), roll("scripted", 3))
+        assert np.array_equal(roll("scripted:0", 3), roll("random", 3))
+        assert not np.array_equal(roll("scripted:0.5", 3), roll("scripted", 3))
+
+    @pytest.mark.parametrize("skill", ["1.5", "-0.1", "nan", "good", ""])
+    def test_bad_skill(self, sim, skill):
+        with pytest.raises(ValueError, match="^skill: got .*, allowed are numbers from 0 to 1"):
+            make_agent(f"scripted:{skill}", sim)
+
     def test_names(self, sim):
         assert isinstance(make_agent("random", sim), RandomAgent)
         assert isinstance(make_agent("scripted", sim), LaneFollower)
@@ -206,6 +253,23 @@ class TestMakeAgent:
         assert sim.action_space.contains(action)
         assert action[1] == 0 or action[2] == 0
         assert np.array_equal(action, agent.act(block))
+
+    def test_policy_of_sac_is_told_from_that_of_ppo(self, sim, tmp_path):
+        env = wrap_for_sb3(sim)
+        SAC("CnnPolicy", env, buffer_size=10, policy_kwargs={"features_extractor_class": BlockFeatures}).save(
+            tmp_path / "sac.zip"
+        )
+        assert algorithm_of(tmp_path / "sac.zip") == "sac"
+        block, _ = sim.reset(seed=0)
+        assert sim.action_space.contains(make_agent(str(tmp_path / "sac.zip"), sim).act(block))
+
+    def test_policy_of_another_learner(self, sim, tmp_path):
+        for learner, module in ((A2C, "common"), (TD3, "td3")):
+            learner("MlpPolicy", "MountainCarContinuous-v0").save(tmp_path / "policy.zip")
+            with pytest.raises(
+                ValueError, match=f"agent: .* of stable_baselines3.{module}.policies, allowed are .* SAC"
+            ):
+                make_agent(str(tmp_path / "policy.zip"), sim)
 
     def test_policy_of_another_environment(self, sim, tmp_path):
         PPO("MlpPolicy", "MountainCarContinuous-v0", n_steps=8, batch_size=8).save(tmp_path / "policy.zip")

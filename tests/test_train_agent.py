@@ -1,14 +1,15 @@
-"""Learning: PPO runs in a world, goes on after an interruption, and leaves a policy that can be judged and recorded."""
+"""Learning: PPO and SAC run in a world, go on after an interruption, and leave policies to be judged and recorded."""
 
 import json
 
 import numpy as np
 import pytest
 import tyro
-from stable_baselines3 import PPO
+from stable_baselines3 import PPO, SAC
 
 from astra_gym.agents.policies import make_agent
 from astra_gym.agents.rollout import make_block_env
+from astra_gym.agents.sb3 import algorithm_of
 from astra_gym.agents.train import EVALUATION_SEEDS, TrainAgentArgs, train_agent
 
 SIMULATOR = "AstraSim/Drive-v0"
@@ -21,11 +22,17 @@ def tiny(env_id: str, output, **changes) -> TrainAgentArgs:
     return TrainAgentArgs(env_id, output, **{**settings, **changes})
 
 
+def tiny_sac(env_id: str, output, **changes) -> TrainAgentArgs:
+    settings = {"algorithm": "sac", "num_envs": 2, "batch_size": 8, "blocks": 5, "timesteps": 40}
+    settings |= {"learning_starts": 16, "gradient_steps": 1, "buffer_size": 60, "train_freq": 2}
+    return TrainAgentArgs(env_id, output, evaluation_episodes=0, **{**settings, **changes})
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A short training in the simulator, judged."""
     output = tmp_path_factory.mktemp("agent")
-    return train_agent(tiny(SIMULATOR, output, evaluation_episodes=1))
+    return train_agent(tiny(SIMULATOR, output, evaluation_episodes=1, keep_checkpoints=True))
 
 
 def test_training_leaves_policy_log_and_judgement(trained):
@@ -36,6 +43,9 @@ def test_training_leaves_policy_log_and_judgement(trained):
     assert {name: len(returns) for name, returns in results[SIMULATOR].items()} == {"policy": 1, "random": 1}
     assert not list(trained.parent.glob(".unfinished*"))
     assert PPO.load(trained).num_timesteps == 64
+    checkpoints = sorted((trained.parent / "checkpoints").iterdir())
+    assert [path.name for path in checkpoints] == ["000000000.zip", "000000032.zip", "000000064.zip"]
+    assert [PPO.load(path).num_timesteps for path in checkpoints] == [0, 32, 64]
 
 
 def test_policy_acts(trained):
@@ -64,6 +74,51 @@ def test_training_in_the_dream_judged_in_both_worlds(tmp_path):
     assert list(results) == [WORLD, SIMULATOR]
 
 
+def test_sac_learns_and_goes_on_with_what_it_remembers(tmp_path):
+    path = train_agent(tiny_sac(SIMULATOR, tmp_path))
+    assert algorithm_of(path) == "sac"
+    assert {file.name for file in tmp_path.iterdir()} == {"policy.zip", "replay.npz", "sac_1"}
+    before = SAC.load(path).policy.state_dict()
+    with np.load(tmp_path / "replay.npz") as memory:
+        assert memory["observations"].shape == (20, 2, 12, 64, 64) and memory["observations"].dtype == np.uint8
+        assert memory["cut"].sum() == 8 and not memory["dones"][~memory["cut"]].any()
+        first = memory["observations"][0]
+    train_agent(tiny_sac(SIMULATOR, tmp_path, timesteps=64, resume=True))
+    after = SAC.load(path)
+    assert after.num_timesteps == 64
+    assert any(not np.array_equal(before[name], value) for name, value in after.policy.state_dict().items())
+    with np.load(tmp_path / "replay.npz") as memory:
+        assert memory["full"] and memory["pos"] == 2 and len(memory["rewards"]) == 30  # 60 blocks of 2 environments
+        assert not np.array_equal(memory["observations"][0], first)  # the oldest have made room
+    with pytest.raises(ValueError, match="^buffer_size: "):
+        train_agent(tiny_sac(SIMULATOR, tmp_path, timesteps=80, resume=True, buffer_size=40))
+    with pytest.raises(ValueError, match="^algorithm: got 'ppo', allowed is 'sac'"):
+        train_agent(tiny(SIMULATOR, tmp_path, resume=True))
+    (tmp_path / "replay.npz").unlink()
+    with pytest.raises(FileNotFoundError, match="^resume: there is no .*replay.npz"):
+        train_agent(tiny_sac(SIMULATOR, tmp_path, timesteps=80, resume=True))
+
+    env = make_block_env(SIMULATOR, blocks=5)
+    agent = make_agent(str(path), env)
+    block, _ = env.reset(seed=0)
+    assert env.action_space.contains(agent.act(block))
+    assert np.array_equal(agent.act(block), agent.act(block))
+    env.close()
+
+
+def test_sac_learns_in_the_dream(tmp_path):
+    path = train_agent(tiny_sac(WORLD, tmp_path, num_envs=2, timesteps=20, learning_starts=8))
+    assert SAC.load(path).num_timesteps == 20
+
+
+def test_a_penalty_for_disagreement_is_for_dreams(tmp_path):
+    settings = {"n_steps": 4, "batch_size": 8, "timesteps": 8, "blocks": 3, "disagreement_penalty": 1.0}
+    train_agent(tiny(WORLD, tmp_path / "dream", **settings))
+    assert PPO.load(tmp_path / "dream" / "policy.zip").num_timesteps == 8
+    with pytest.raises(ValueError, match="^disagreement_penalty: .* is a simulator"):
+        train_agent(tiny(SIMULATOR, tmp_path / "truth", **settings))
+
+
 def test_a_policy_is_not_overwritten(trained):
     with pytest.raises(FileExistsError, match="--resume"):
         train_agent(tiny(SIMULATOR, trained.parent))
@@ -75,13 +130,20 @@ def test_nothing_to_resume(tmp_path):
 
 
 def test_command_line():
-    args = tyro.cli(TrainAgentArgs, args=[SIMULATOR, "--timesteps", "10", "--resume", "--entropy", "0"])
-    assert (args.env, args.timesteps, args.resume, args.entropy) == (SIMULATOR, 10, True, 0.0)
+    args = tyro.cli(TrainAgentArgs, args=[SIMULATOR, "--timesteps", "10", "--resume", "--ent-coef", "0"])
+    assert (args.env, args.timesteps, args.resume, args.ent_coef) == (SIMULATOR, 10, True, 0.0)
+    args = tyro.cli(TrainAgentArgs, args=[WORLD, "--algorithm", "sac", "--ent-coef", "auto_0.2", "--tau", "0.5"])
+    settings = args.settings()
+    assert (settings["ent_coef"], settings["tau"], settings["batch_size"]) == ("auto_0.2", 0.5, 128)
 
 
 def test_settings_are_checked(tmp_path):
     with pytest.raises(ValueError, match="batch_size: got 7"):
-        tiny(SIMULATOR, tmp_path, batch_size=7)
+        train_agent(tiny(SIMULATOR, tmp_path, batch_size=7))
+    with pytest.raises(ValueError, match="disagreement_draws: got 1"):
+        tiny(WORLD, tmp_path, disagreement_draws=1)
+    with pytest.raises(ValueError, match="disagreement_penalty: got -1"):
+        tiny(WORLD, tmp_path, disagreement_penalty=-1)
     with pytest.raises(ValueError, match="evaluation_episodes: got 99"):
         tiny(SIMULATOR, tmp_path, evaluation_episodes=99)
     assert len(set(EVALUATION_SEEDS)) == 10

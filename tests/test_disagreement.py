@@ -1,0 +1,89 @@
+"""What the world is unsure of: measured without changing the dream, and taken off the reward."""
+
+import numpy as np
+import pytest
+import torch
+
+from astra_gym.actions import DRIVE
+from astra_gym.agents.disagreement import DisagreementPenalty
+from astra_gym.agents.vec_env import AstraVecEnv
+from astra_gym.bundles import load_bundle
+from astra_gym.envs import AstraVectorEnv
+from astra_gym.world import World
+
+ACTIONS = np.array([[0.3, 0.5, 0.0], [-0.3, 0.0, 0.2]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World(load_bundle(), 2)
+
+
+def begin(world: World, seeds: list[int]) -> None:
+    world.reset([world.bundle.starts["drive"][i] for i in range(2)], seeds)
+
+
+def test_spread_is_that_of_steps_with_other_noise_and_changes_nothing(world):
+    rows = DRIVE.rows(ACTIONS)
+    begin(world, [3, 4])
+    state = world.state()
+    spread = world.spread(rows, draws=3)
+    assert spread.shape == (2,) and spread.dtype == np.float32 and (spread > 0).all()
+    assert np.array_equal(world.spread(rows, draws=3), spread)
+    after = world.step(rows)
+    world.load_state(state)
+    assert after.frames.tobytes() == world.step(rows).frames.tobytes()
+
+    # The same by hand: three steps from one state, with the noise that follows.
+    world.load_state(state)
+    generators = [torch.Generator(), torch.Generator()]
+    for generator, saved in zip(generators, state["generators"], strict=True):
+        generator.set_state(saved)
+    latents = []
+    for _ in range(3):
+        world.load_state({**state, "generators": [generator.get_state() for generator in generators]})
+        latents.append(world.step(rows).latents.numpy())
+        for generator in generators:
+            torch.randn(latents[0].shape[1:], generator=generator)
+    expected = np.sqrt(np.stack(latents).var(0, ddof=1).mean((1, 2, 3)))
+    assert spread == pytest.approx(expected, rel=0.01)
+
+
+def test_a_world_must_be_reset_before_it_is_asked():
+    with pytest.raises(RuntimeError, match="^spread: reset worlds"):
+        World(load_bundle()).spread(DRIVE.rows(ACTIONS[:1]))
+
+
+def make(info_spread: int = 2, **arguments) -> AstraVectorEnv:
+    return AstraVectorEnv("drive", 2, autoreset_mode="SameStep", info_spread=info_spread, **arguments)
+
+
+def test_reward_is_lowered_by_the_spread():
+    plain, told = AstraVecEnv(make(0)), make(max_episode_steps=2)
+    penalised = DisagreementPenalty(AstraVecEnv(told), 2.5)
+    controls = np.array([[0.3, 0.5], [-0.3, -0.2]])
+    for venv in (plain, penalised):
+        venv.seed(5)
+    assert np.array_equal(plain.reset(), penalised.reset())
+    for last in (False, True):
+        expected = plain.step(controls)
+        observations, rewards, dones, infos = penalised.step(controls)
+        spread = np.array([info["spread"] for info in infos])
+        assert (spread > 0).all() and dones.all() == last  # also in the step that ends the episode
+        assert rewards == pytest.approx(expected[1] - 2.5 * spread, abs=1e-4)
+        if not last:
+            assert np.array_equal(observations, expected[0])
+    assert not any(info["spread"] for info in penalised.unwrapped.reset_infos)
+    assert "spread" not in expected[3][0]
+
+
+@pytest.mark.parametrize("penalty", [-1.0, float("nan"), float("inf")])
+def test_bad_penalty(penalty):
+    with pytest.raises(ValueError, match="^disagreement_penalty: got"):
+        DisagreementPenalty(AstraVecEnv(make()), penalty)
+
+
+@pytest.mark.parametrize("draws", [1, -2])
+def test_bad_number_of_draws(draws):
+    with pytest.raises(ValueError, match="^info_spread: got"):
+        make(draws)
