@@ -38,6 +38,9 @@ COMMANDS = {
     "transfer": Command(
         "astra_gym.evaluation.transfer", "TransferArgs", "transfer", "judge agents of the dream in the true simulator"
     ),
+    "plan": Command(
+        "astra_gym.evaluation.planning", "PlanArgs", "judge_planning", "judge planners in the true simulator"
+    ),
     "join": Command("astra_gym.data.join", "JoinArgs", "join", "put several collected datasets into one"),
     "train-agent": Command(
         "astra_gym.agents.train", "TrainAgentArgs", "train_agent", "learn to act in a world, by PPO"

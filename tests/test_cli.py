@@ -19,6 +19,7 @@ SCRIPTS = {
     "evaluate": "evaluate",
     "rank": "rank",
     "transfer": "transfer",
+    "plan": "plan",
     "join": "join",
     "train-agent": "train_agent",
     "convert": "convert",

@@ -51,6 +51,9 @@ class Ledger:
                     f"output: {path} was measured with {found}, not {settings}; delete it or name another folder"
                 )
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._content["measured"]
+
     def measured(self, name: str, measure: Callable[[], np.ndarray]) -> np.ndarray:
         """The numbers called ``name``, from the file or else by ``measure()``, after which they are in it."""
         rows = self._content["measured"]
