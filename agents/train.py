@@ -56,7 +56,7 @@ class TrainAgentArgs:
     checkpoint_every: int = 5_000
     """Blocks between two saves of the policy."""
     keep_checkpoints: bool = False
-    """Keep each save, and the policy before it has learned, in checkpoints/ as well."""
+    """Keep each save, and the policy before it has learned, beside the newest as policy_<blocks>.zip."""
     evaluation_episodes: int = 5
     """Episodes to judge the trained policy on, at most 10; 0 skips it."""
     evaluate_in_simulator: bool = False
@@ -187,9 +187,8 @@ def save_model(model: BaseAlgorithm, args: TrainAgentArgs) -> None:
         model.replay_buffer.save(args.replay)
     paths = [args.policy]
     if args.keep_checkpoints:
-        paths.append(args.output / "checkpoints" / f"{model.num_timesteps:09d}.zip")
+        paths.append(args.output / f"policy_{model.num_timesteps}.zip")
     for path in paths:
-        path.parent.mkdir(exist_ok=True)
         unfinished = path.with_name(f".unfinished-{path.name}")
         model.save(unfinished)
         os.replace(unfinished, path)

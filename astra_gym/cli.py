@@ -43,7 +43,7 @@ COMMANDS = {
     ),
     "join": Command("astra_gym.data.join", "JoinArgs", "join", "put several collected datasets into one"),
     "train-agent": Command(
-        "astra_gym.agents.train", "TrainAgentArgs", "train_agent", "learn to act in a world, by PPO"
+        "astra_gym.agents.train", "TrainAgentArgs", "train_agent", "learn to act in a world, by PPO or SAC"
     ),
     "convert": Command(
         "astra_gym.convert", "ConvertArgs", "convert", "bring the released Astra weights into one folder"

@@ -1,4 +1,4 @@
-"""Learn to act in a world with PPO: ``python scripts/train_agent.py --help``."""
+"""Learn to act in a world with PPO or SAC: ``python scripts/train_agent.py --help``."""
 
 import sys
 

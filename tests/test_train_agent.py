@@ -43,9 +43,9 @@ def test_training_leaves_policy_log_and_judgement(trained):
     assert {name: len(returns) for name, returns in results[SIMULATOR].items()} == {"policy": 1, "random": 1}
     assert not list(trained.parent.glob(".unfinished*"))
     assert PPO.load(trained).num_timesteps == 64
-    checkpoints = sorted((trained.parent / "checkpoints").iterdir())
-    assert [path.name for path in checkpoints] == ["000000000.zip", "000000032.zip", "000000064.zip"]
-    assert [PPO.load(path).num_timesteps for path in checkpoints] == [0, 32, 64]
+    checkpoints = {f"policy_{blocks}.zip": blocks for blocks in (0, 32, 64)}
+    assert {path.name for path in trained.parent.glob("policy_*")} == set(checkpoints)
+    assert all(PPO.load(trained.parent / name).num_timesteps == blocks for name, blocks in checkpoints.items())
 
 
 def test_policy_acts(trained):
