@@ -68,6 +68,29 @@ def _of_scenario(name: str, judged: dict[str, Any]) -> list[Bar]:
     if control := judged.get("control"):
         for key, what in {"opposite_turns": "left and right are opposite", "gas_faster": "gas beats brake"}.items():
             found.append(at_least(f"{what}, share of starts", control["dream"][key], 0.9))
+    if actions := judged.get("actions"):
+        found += _action_bars(actions)
+    if back := judged.get("back"):
+        for journey, course in back["journeys"].items():
+            if "90°" in journey:
+                what = f"{journey}: closer to the first view than to others, dB"
+                found.append(at_least(what, course["dream"]["closer_than_other"]["value"], 3))
+    if pushing := judged.get("pushing"):
+        found.append(at_least("pushed the right way, share of starts", pushing["dream"]["right_way"]["value"], 0.8))
+    return found
+
+
+def _action_bars(actions: dict[str, Any]) -> list[Bar]:
+    found = []
+    if actions["share_of_true"]:
+        what = "actions read from dreams, R² as a share of that on true frames"
+        found.append(at_least(what, actions["share_of_true"]["value"], 0.85))
+    errors = actions.get("poses", {}).get("dream", {})
+    if errors.get("rotation_error"):
+        found.append(at_most("rotation, median error as a share", errors["rotation_error"]["value"], 0.25))
+    if errors.get("direction_degrees"):
+        what = "direction of motion, median error in degrees"
+        found.append(at_most(what, errors["direction_degrees"]["value"], 20))
     return found
 
 

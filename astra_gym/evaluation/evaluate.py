@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from astra_gym.evaluation import report
+from astra_gym.evaluation.ledger import write_json
 from astra_gym.evaluation.report import Figures
 
 if TYPE_CHECKING:
     from astra_gym.bundles import Bundle
 
-Part = Literal["fidelity", "drift", "control", "routing", "speed"]
+Part = Literal["fidelity", "drift", "control", "actions", "back", "pushing", "routing", "speed"]
 
 
 @dataclass
 class EvaluateArgs:
-    """Compare a world with its simulators on held-out scenes: fidelity, heads, drift, control, routing and speed."""
+    """Compare a world with its simulators on held-out scenes: fidelity, heads, drift, whether it obeys, routing, speed.
+
+    The report joins in what astra-gym rank, transfer and plan have measured, where their folders are under ``runs``.
+    """
 
     world: str = "small"
     """Name of a bundled world, or the folder of one."""
@@ -43,17 +48,34 @@ class EvaluateArgs:
     """Agent that drives there; in other scenarios the actions are those of held-out episodes."""
     control_starts: int = 12
     """Starts from which left, right, gas and brake are tried (Drive)."""
+    reader_blocks: int = 16_000
+    """True blocks from which a small network learns to read actions from frames, of <scenario>/train."""
+    reader_steps: int = 1_000
+    """Batches that it learns from; its weights are kept in the output folder."""
+    journeys: int = 32
+    """Starts from which the world goes somewhere and back."""
+    pushes: int = 48
+    """Starts from which a block is pushed (Manipulation)."""
     batch: int = 32
     """Worlds rolled at a time in the other measures."""
-    parts: tuple[Part, ...] = ("fidelity", "drift", "control", "routing", "speed")
-    """What to measure; "fidelity" includes the heads, "routing" compares all scenarios of the world. Other parts keep
-    earlier figures of the same weights."""
+    episodes: int | None = None
+    """Most held-out episodes of a scenario; None for all."""
+    parts: tuple[Part, ...] = ("fidelity", "drift", "control", "actions", "back", "pushing", "routing", "speed")
+    """What to measure; "fidelity" includes the heads, "actions" reads them back from frames (for the camera its pose),
+    "back" is there and back, "routing" compares all scenarios of the world. Other parts keep earlier figures of the
+    same weights."""
+    resume: bool = False
+    """Leave out what the output folder already has of the same weights, as after an interruption."""
+    quick: bool = False
+    """Measure little of everything, in a few minutes: to see that all works, not for figures to be relied on."""
     seed: int = 0
     """Of the choice of clips and of the worlds."""
     device: str = "cpu"
     """Of the model, such as cpu or cuda."""
     output: Path = Path("runs/evaluate")
-    """Folder for figures.json, report.md and pictures."""
+    """Folder for figures.json, report.html, report.md and pictures."""
+    runs: Path = Path("runs")
+    """Folder under which the report looks for rank/, transfer/ and planning/, of those commands."""
     write_docs: bool = False
     """Write the tables between the markers of README.md (a summary) and the model card (all), and the pictures to
     docs/figures."""
@@ -63,18 +85,19 @@ def evaluate(args: EvaluateArgs) -> Figures:
     """Measure what ``args.parts`` names, write it to ``args.output`` and return all figures, a dict by part.
 
     The same arguments and weights on the same machine give the same figures, those of speed aside. What has been
-    measured is written after each scenario, so that an interruption loses little.
+    measured is written after each part of a scenario, so that an interruption loses little.
 
     Raises:
         ValueError: on an argument that cannot be, such as a scenario that the world does not know.
         FileNotFoundError: if there are no held-out episodes or no world.
     """
     from astra_gym.bundles import PRETRAINED, bundled_worlds, load_bundle
-    from astra_gym.data.episodes import open_storage
+    from astra_gym.data.episodes import open_storage, read_episodes
     from astra_gym.evaluation.routing import judge_routing
     from astra_gym.evaluation.scenario import PARTS, judge_scenario
     from astra_gym.evaluation.speed import measure_speed
 
+    args = quickened(args) if args.quick else args
     _check(args)
     bundle = load_bundle(args.world, device=args.device)
     everything = bundle.scenarios
@@ -90,29 +113,51 @@ def evaluate(args: EvaluateArgs) -> Figures:
     known = kept.get("scenarios", {})
     figures["scenarios"] = {name: known.get(name, {}) for name in everything if name in {*known, *scenarios}}
     figures |= {part: kept[part] for part in ("routing", "speed") if part in kept}
-    for name in scenarios:
-        figures["scenarios"][name] |= judge_scenario(args, bundle, name)
-        _save(figures, file)
-    if "routing" in args.parts:
+    for name in needed:
+        wanted = [part for part in PARTS if part in args.parts]
+        if args.resume:
+            wanted = [part for part in wanted if part not in figures["scenarios"][name]]
+        episodes = list(islice(read_episodes(args.data / name / "val"), args.episodes)) if wanted else []
+        for part in wanted:
+            figures["scenarios"][name] |= judge_scenario(args, bundle, name, part, episodes)
+            write_json(file, figures)
+    if "routing" in args.parts and not (args.resume and "routing" in figures):
         figures["routing"] = judge_routing(bundle, args.data, everything, args.context, args.seed)
-        _save(figures, file)
-    if "speed" in args.parts:
-        figures["speed"] = measure_speed(args.world, args.device, everything[0])
-    _save(figures, file)
-    report.write(figures, args.output)
+        write_json(file, figures)
+    if "speed" in args.parts and not (args.resume and "speed" in figures):
+        figures["speed"] = measure_speed(args.world, args.device, everything[0], steps=20 if args.quick else 200)
+    write_json(file, figures)
+    report.write(figures, args.output, args.runs)
     if args.write_docs:
         folder = PRETRAINED / args.world if args.world in bundled_worlds() else Path(args.world)
         report.write_docs(figures, args.output, Path("README.md"), folder / "README.md")
     return Figures(figures)
 
 
-def _save(figures: dict[str, Any], file: Path) -> None:
-    file.write_text(json.dumps(figures, indent=1) + "\n")
+def quickened(args: EvaluateArgs) -> EvaluateArgs:
+    """The same with so few clips, starts, blocks and steps that all is measured in a few minutes."""
+    return replace(
+        args,
+        clips=6,
+        episodes=6,
+        context=8,
+        horizons=(1, 4),
+        steps=(1,),
+        drift_blocks=(1, 24),
+        drift_worlds=2,
+        control_starts=2,
+        reader_blocks=1_500,
+        reader_steps=60,
+        journeys=2,
+        pushes=3,
+        batch=6,
+    )
 
 
 def _check(args: EvaluateArgs) -> None:
-    for name in ("clips", "context", "drift_worlds", "control_starts", "batch"):
-        if getattr(args, name) < 1:
+    counts = ("clips", "context", "episodes", "drift_worlds", "control_starts", "journeys", "pushes", "batch")
+    for name in (*counts, "reader_blocks", "reader_steps"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"{name}: got {getattr(args, name)}, allowed are whole numbers from 1")
     for name in ("horizons", "drift_blocks", "steps"):
         values = getattr(args, name)

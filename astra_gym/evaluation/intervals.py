@@ -1,31 +1,32 @@
-"""How far a figure might be off, had other episodes been drawn."""
+"""Figures with what they might have been, had other clips or starts been drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from astra_gym.evaluation.ranking_metrics import interval, number, resampled
 
-def bootstrap(
-    statistic: Callable[[np.ndarray], float], count: int, seed: int = 0, resamples: int = 1000, share: float = 0.95
-) -> list[float]:
-    """Bootstrap interval of a statistic, as percentiles: ``[low, high]``.
+Estimate = dict[str, Any]
+"""``{"value": v, "interval": [low, high]}``, 95 % by bootstrap; None where it is undefined."""
+
+
+def estimate(statistic: Callable[[np.ndarray], float], count: int, seed: int = 0, resamples: int = 1000) -> Estimate:
+    """A statistic of ``count`` samples and its interval.
 
     Args:
-        statistic: of the samples with the given places ``int (count,)``, of which some come more than once.
-        count: number of samples that were measured.
+        statistic: of the samples with the given places ``int (count,)``, some of which may come more than once.
+        count: number of samples.
         seed: of the resampling.
         resamples: how often to draw.
-        share: of the resampled statistics that lie within the interval.
     """
-    rng = np.random.default_rng(seed)
-    values = [statistic(rng.integers(count, size=count)) for _ in range(resamples)]
-    low, high = np.nanpercentile(values, [50 * (1 - share), 50 * (1 + share)])
-    return [float(low), float(high)]
+    drawn = [statistic(places) for places in resampled(count, resamples, seed)]
+    return {"value": number(statistic(np.arange(count))), "interval": interval(drawn)}
 
 
-def mean_interval(values: np.ndarray, seed: int = 0) -> list[float]:
-    """95 % bootstrap interval of the mean of ``values (N,)``."""
+def estimate_mean(values: np.ndarray, seed: int = 0) -> Estimate:
+    """The mean of ``values (N,)`` and its interval."""
     values = np.asarray(values, np.float64)
-    return bootstrap(lambda chosen: float(values[chosen].mean()), len(values), seed)
+    return estimate(lambda places: float(values[places].mean()), len(values), seed)

@@ -32,9 +32,14 @@ def ssim(blocks: np.ndarray, truth: np.ndarray) -> np.ndarray:
     )
 
 
+def luminance(frames: np.ndarray) -> np.ndarray:
+    """Brightness of frames ``(..., H, W, 3)`` as the eye weighs colours, in grey levels, ``float32 (..., H, W)``."""
+    return frames.astype(np.float32) @ _LUMINANCE
+
+
 def gradient_magnitude(frames: np.ndarray) -> np.ndarray:
     """Sharpness of frames ``(..., H, W, 3)``: mean |dx| + |dy| of their luminance in grey levels, ``float (...)``."""
-    grey = frames.astype(np.float32) @ _LUMINANCE
+    grey = luminance(frames)
     across = np.abs(np.diff(grey, axis=-1)).mean((-2, -1))
     down = np.abs(np.diff(grey, axis=-2)).mean((-2, -1))
     return across + down
@@ -45,7 +50,7 @@ def fine_detail(frames: np.ndarray) -> np.ndarray:
 
     A blurred edge keeps its gradient, only spread out, and so most of its :func:`gradient_magnitude`, but not this.
     """
-    grey = frames.astype(np.float32) @ _LUMINANCE
+    grey = luminance(frames)
     inner = grey[..., 1:-1, 1:-1]
     neighbours = grey[..., :-2, 1:-1] + grey[..., 2:, 1:-1] + grey[..., 1:-1, :-2] + grey[..., 1:-1, 2:]
     return np.abs(neighbours - 4 * inner).mean((-2, -1))

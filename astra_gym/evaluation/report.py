@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from astra_gym.evaluation.bars import bars
+from astra_gym.evaluation.html_report import render
 from astra_gym.evaluation.pictures import save_curves
 from astra_gym.evaluation.tables import bar_table, markdown, summary
 
@@ -21,8 +22,14 @@ class Figures(dict[str, Any]):
         return markdown(self)
 
 
-def write(figures: dict[str, Any], output: Path) -> None:
-    """Write report.md and the plots of fidelity to ``output``; figures.json is there already."""
+def write(figures: dict[str, Any], output: Path, runs: Path) -> None:
+    """Write report.md, report.html and the plots of fidelity to ``output``; figures.json is there already.
+
+    Args:
+        figures: all.
+        output: folder, with the other pictures.
+        runs: folder of further figures for the HTML report, see :func:`astra_gym.evaluation.html_report.render`.
+    """
     (output / "report.md").write_text(f"{markdown(figures)}\n\n### Bars\n\n{bar_table(bars(figures))}\n")
     for name, judged in figures["scenarios"].items():
         if fidelity := judged.get("fidelity"):
@@ -35,6 +42,7 @@ def write(figures: dict[str, Any], output: Path) -> None:
                 "PSNR in dB",
                 title,
             )
+    (output / "report.html").write_text(render(figures, output, runs))
 
 
 def write_docs(figures: dict[str, Any], output: Path, readme: Path, model_card: Path) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from astra_gym.actions import MODALITIES
+from astra_gym.actions import Modality
 from astra_gym.bundles import Bundle, Start
-from astra_gym.data.episodes import read_episodes
+from astra_gym.data.episodes import Episode, read_episodes
 from astra_gym.evaluation.heldout import as_start, choose_clips
 from astra_gym.evaluation.metrics import psnr, squared_error
 from astra_gym.evaluation.rollout import roll
@@ -78,14 +78,21 @@ def judge_routing(bundle: Bundle, data: Path, scenarios: Sequence[str], context:
 
 
 @torch.inference_mode()
-def _measure(bundle: Bundle, folder: Path, name: str, context: int, seed: int) -> _Scenario:
-    modality, encoder = MODALITIES[name], bundle.transformer.action_encoder
-    episodes = list(read_episodes(folder))
+def expert_use(bundle: Bundle, modality: Modality, episodes: Sequence[Episode]) -> Tensor:
+    """Mean weight of each expert over all actions of the episodes, ``float32 (experts,)``."""
     rows = torch.from_numpy(modality.rows(np.concatenate([episode.actions for episode in episodes])))
+    weights = bundle.transformer.action_encoder(
+        rows.to(bundle.transformer.device, bundle.transformer.dtype), modality.name
+    ).weights
+    return weights.float().mean(0).cpu()
+
+
+def _measure(bundle: Bundle, folder: Path, name: str, context: int, seed: int) -> _Scenario:
+    modality, episodes = bundle.config.modality(name), list(read_episodes(folder))
     clips = choose_clips(episodes, CLIPS, context, max(AFTER), seed)
     world = World(bundle, modality=name)
     return _Scenario(
-        use=encoder(rows.to(world.device, world.dtype), name).weights.float().mean(0).cpu(),
+        use=expert_use(bundle, modality, episodes),
         starts=[as_start(world, modality, clip) for clip in clips],
         rows=modality.rows(np.stack([clip.future_actions for clip in clips])),
         truth=np.stack([clip.future_blocks for clip in clips]),

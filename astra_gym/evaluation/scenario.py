@@ -10,8 +10,18 @@ import numpy as np
 
 from astra_gym.actions import DRIVE, Modality
 from astra_gym.bundles import Bundle
-from astra_gym.data.episodes import Episode, read_episodes
-from astra_gym.evaluation import control, drift, drift_drive, heads, heldout
+from astra_gym.data.episodes import Episode
+from astra_gym.evaluation import (
+    action_following,
+    camera_pose,
+    control,
+    drift,
+    drift_drive,
+    heads,
+    heldout,
+    inverse_dynamics,
+    there_and_back,
+)
 from astra_gym.evaluation.fidelity import judge_fidelity
 from astra_gym.evaluation.heldout import Clip
 from astra_gym.evaluation.pictures import save_grid
@@ -21,30 +31,44 @@ from astra_gym.world import World
 if TYPE_CHECKING:
     from astra_gym.evaluation.evaluate import EvaluateArgs
 
-PARTS = ("fidelity", "drift", "control")
+PARTS = ("fidelity", "drift", "control", "actions", "back", "pushing")
 """Those of a scenario alone."""
 SHOWN = 4
 """Clips in the picture of dreams."""
 
 
-def judge_scenario(args: EvaluateArgs, bundle: Bundle, name: str) -> dict[str, Any]:
-    """The figures of ``args.parts`` for one scenario; only Drive has control."""
-    if not set(args.parts).intersection(PARTS):
-        return {}
-    episodes = list(read_episodes(args.data / name / "val"))
-    figures: dict[str, Any] = {}
+def judge_scenario(
+    args: EvaluateArgs, bundle: Bundle, name: str, part: str, episodes: Sequence[Episode]
+) -> dict[str, Any]:
+    """The figures of one part for one scenario; none where the scenario has no such part.
+
+    Args:
+        args: what to measure, and how much of it.
+        bundle: the world.
+        name: of the scenario.
+        part: one of :data:`PARTS`.
+        episodes: held out.
+    """
     modality = bundle.config.modality(name)
-    if "fidelity" in args.parts:
-        figures |= _fidelity_and_heads(args, bundle, modality, episodes)
-    if name == "drive":
-        figures |= _driving(args, bundle, episodes)
-    elif "drift" in args.parts:
+    if part == "fidelity":
+        return _fidelity_and_heads(args, bundle, modality, episodes)
+    if part == "actions":
+        return {"actions": _actions(args, bundle, modality, episodes)}
+    if part == "back" and name in there_and_back.JOURNEYS:
+        return {"back": _back(args, bundle, modality, episodes)}
+    if part == "pushing" and name == "manipulation":
+        from astra_gym.evaluation import pushing
+
+        world = World(bundle, min(args.batch, args.pushes), modality=name)
+        pushes = pushing.prepare(world, args.pushes, args.seed)
+        return {"pushing": pushing.judge_pushing(world, pushes, args.seed, args.output)}
+    if part in ("drift", "control") and name == "drive":
+        return {part: _driving(args, bundle, episodes, part)}
+    if part == "drift":
         clips = heldout.opening_clips(episodes, args.drift_worlds, args.context)
         world = World(bundle, len(clips), modality=name)
-        figures["drift"] = drift.judge_drift(
-            world, modality, clips, episodes, args.drift_blocks, args.seed, args.output
-        )
-    return figures
+        return {"drift": drift.judge_drift(world, modality, clips, episodes, args.drift_blocks, args.seed, args.output)}
+    return {}
 
 
 def _fidelity_and_heads(
@@ -83,25 +107,39 @@ def _fidelity_and_heads(
     return figures
 
 
-def _driving(args: EvaluateArgs, bundle: Bundle, episodes: Sequence[Episode]) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    wanted = {"control": args.control_starts, "drift": args.drift_worlds}
-    counts = {part: count for part, count in wanted.items() if part in args.parts}
-    if not counts:
-        return figures
-    clips = control.driving_clips(episodes, max(counts.values()), args.context)
+def _driving(args: EvaluateArgs, bundle: Bundle, episodes: Sequence[Episode], part: str) -> dict[str, Any]:
+    count = args.control_starts if part == "control" else args.drift_worlds
     encoder = World(bundle)
-    starts = [heldout.as_start(encoder, DRIVE, clip) for clip in clips]
-    if "control" in args.parts:
-        figures["control"] = control.judge_control(
-            World(bundle, args.batch), DRIVE, starts[: args.control_starts], args.seed, args.output
-        )
-    if "drift" in args.parts:
-        few = starts[: args.drift_worlds]
-        figures["drift"] = drift_drive.judge_drive_drift(
-            World(bundle, len(few)), few, episodes, args.drift_blocks, args.agent, args.seed, args.output
-        )
-    return figures
+    starts = [heldout.as_start(encoder, DRIVE, clip) for clip in control.driving_clips(episodes, count, args.context)]
+    if part == "control":
+        return control.judge_control(World(bundle, args.batch), DRIVE, starts, args.seed, args.output)
+    return drift_drive.judge_drive_drift(
+        World(bundle, len(starts)), starts, episodes, args.drift_blocks, args.agent, args.seed, args.output
+    )
+
+
+def _actions(args: EvaluateArgs, bundle: Bundle, modality: Modality, episodes: Sequence[Episode]) -> dict[str, Any]:
+    name = modality.name
+    reader = inverse_dynamics.trained(
+        args.data / name / "train",
+        args.output / f"inverse_dynamics_{name}.pt",
+        args.reader_blocks,
+        args.reader_steps,
+        args.seed,
+        camera_pose.followed if name == "camera" else None,
+    )
+    others = [args.data / other / "val" for other in bundle.scenarios if other != name]
+    figures = action_following.judge_actions(
+        bundle, modality, episodes, reader, args.clips, args.context, args.batch, args.seed, others
+    )
+    return figures | {"reader_blocks": args.reader_blocks, "reader_steps": args.reader_steps}
+
+
+def _back(args: EvaluateArgs, bundle: Bundle, modality: Modality, episodes: Sequence[Episode]) -> dict[str, Any]:
+    clips = heldout.choose_clips(episodes, args.journeys, args.context, 1, args.seed)
+    world = World(bundle, min(args.batch, len(clips)), modality=modality.name)
+    starts = [heldout.as_start(world, modality, clip) for clip in clips]
+    return there_and_back.judge_return(world, modality, clips, starts, args.seed, args.output)
 
 
 def _draw(clips: Sequence[Clip], rollout: Rollout, horizons: Sequence[int], path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from astra_gym.evaluation import following_tables
 from astra_gym.evaluation.bars import Bar, above, swap_cost
+from astra_gym.evaluation.markdown import table
 
 Values = dict[str, Any]
 
@@ -15,17 +17,32 @@ def markdown(figures: Values) -> str:
     judged = {name: values for name, values in figures.get("scenarios", {}).items() if values}
     sections = [_summary_table(judged)] if judged else []
     for name, values in judged.items():
-        sections.append(f"### {name.capitalize()}")
-        sections += [make(values[part]) for part, make in _OF_SCENARIO.items() if part in values]
-        if facts := _facts(values):
-            sections.append(table("measure", ["dream", "truth"], facts))
+        sections += [f"### {name.capitalize()}", *scenario_sections(values)]
+    return "\n\n".join(sections + _common_sections(figures))
+
+
+def scenario_sections(judged: Values) -> list[str]:
+    """The tables of one scenario's figures."""
+    sections = [make(judged[part]) for part, make in _OF_SCENARIO.items() if part in judged]
+    facts = _facts(judged)
+    return [*sections, table("measure", ["dream", "truth"], facts)] if facts else sections
+
+
+def overall_sections(figures: Values) -> list[str]:
+    """The tables that compare scenarios, and those of routing and speed."""
+    judged = {name: values for name, values in figures.get("scenarios", {}).items() if values}
+    return ([_summary_table(judged)] if judged else []) + _common_sections(figures)
+
+
+def _common_sections(figures: Values) -> list[str]:
+    sections = []
     if routing := figures.get("routing"):
         sections += ["### Routing", _routing_table(routing)]
         if len(routing["swap"]) > 1:
             sections.append(_swap_table(routing))
     if speed := figures.get("speed"):
         sections += ["### Speed", _speed_table(speed)]
-    return "\n\n".join(sections)
+    return sections
 
 
 def summary(figures: Values) -> str:
@@ -44,16 +61,6 @@ def bar_table(bars: Sequence[Bar]) -> str:
     """The bars and whether they are met."""
     rows = [(bar.name, [f"{bar.value:.2f}", bar.demand, "yes" if bar.met else "**no**"]) for bar in bars]
     return table("bar", ["value", "demand", "met"], rows)
-
-
-def table(name: str, columns: Sequence[Any], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """A table whose first column, called ``name``, has what the rows begin with."""
-    lines = [_row(name, columns), "|---" + "|---:" * len(columns) + "|"]
-    return "\n".join([*lines, *(_row(first, values) for first, values in rows)])
-
-
-def _row(name: str, values: Sequence[Any]) -> str:
-    return f"| {name} | " + " | ".join(str(value) for value in values) + " |"
 
 
 def _numbers(values: Sequence[float | None], decimals: int = 2) -> str:
@@ -166,7 +173,13 @@ def _difference(a: Sequence[float], b: Sequence[float]) -> list[float]:
     return [x - y for x, y in zip(a, b, strict=True)]
 
 
-_OF_SCENARIO: dict[str, Callable[[Values], str]] = {"fidelity": _fidelity_table, "drift": _drift_table}
+_OF_SCENARIO: dict[str, Callable[[Values], str]] = {
+    "fidelity": _fidelity_table,
+    "drift": _drift_table,
+    "actions": following_tables.actions_table,
+    "back": following_tables.back_table,
+    "pushing": following_tables.pushing_table,
+}
 
 
 def _routing_table(routing: Values) -> str:
