@@ -14,6 +14,14 @@ from stable_baselines3.common.vec_env import VecNormalize
 _STORED = ("observations", "actions", "rewards", "dones", "cut")
 
 
+def shift_randomly(images: np.ndarray, pixels: int) -> np.ndarray:
+    """Images ``(B, C, H, W)``, each moved by up to ``pixels`` along both axes, its border repeated."""
+    height, width = images.shape[-2:]
+    padded = np.pad(images, ((0, 0), (0, 0), (pixels, pixels), (pixels, pixels)), mode="edge")
+    places = np.random.randint(2 * pixels + 1, size=(len(images), 2))
+    return np.stack([image[:, y : y + height, x : x + width] for image, (y, x) in zip(padded, places, strict=True)])
+
+
 class BlockReplayBuffer(ReplayBuffer):
     """Keeps every observation once, 49,152 bytes for a block of 4 frames of 64x64: 0.98 GB for 20,000 blocks.
 
@@ -21,10 +29,16 @@ class BlockReplayBuffer(ReplayBuffer):
     another episode's: such steps are not drawn. (With its own saving of memory SB3 would take them for the end.)
 
     To be given to SAC with ``optimize_memory_usage=True`` and ``handle_timeout_termination=False``.
+
+    Args:
+        args, kwargs: SB3's own.
+        shift: most pixels by which a drawn image is moved, so that a policy does not learn the images by heart
+            (Kostrikov et al., "Image Augmentation Is All You Need", 2020).
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, shift: int = 3, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.shift = shift
         self.cut = np.zeros((self.buffer_size, self.n_envs), np.bool_)
 
     def add(
@@ -55,9 +69,9 @@ class BlockReplayBuffer(ReplayBuffer):
             raise RuntimeError("the replay buffer has no step to learn from yet; let learning start later")
         steps, envs = np.divmod(places[np.random.randint(len(places), size=batch_size)], self.n_envs)
         batch = (
-            self.observations[steps, envs],
+            shift_randomly(self.observations[steps, envs], self.shift),
             self.actions[steps, envs],
-            self.observations[(steps + 1) % self.buffer_size, envs],
+            shift_randomly(self.observations[(steps + 1) % self.buffer_size, envs], self.shift),
             self.dones[steps, envs, None],
             self.rewards[steps, envs, None],
         )
