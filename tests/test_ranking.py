@@ -10,9 +10,10 @@ from astra_gym.actions import DRIVE
 from astra_gym.bundles import load_bundle
 from astra_gym.cli import main
 from astra_gym.evaluation.contexts import collect_contexts
+from astra_gym.evaluation.intervals import estimate_mean, interval
 from astra_gym.evaluation.paired import PairedStarts, dream_returns, dream_starts
 from astra_gym.evaluation.ranking import DEFAULT_POLICIES, chosen_policies
-from astra_gym.evaluation.ranking_metrics import bias, interval, mean_interval, mmrv, pearson, ranking, spearman
+from astra_gym.evaluation.ranking_metrics import bias, mmrv, pearson, ranking, spearman
 from astra_gym.evaluation.truth import EXPERTS, make_policy, simulator_id, worker_pool
 from astra_gym.world import World
 
@@ -63,7 +64,7 @@ def test_bootstrap_intervals():
     for name in ("pearson", "spearman", "mmrv", "bias"):
         low, high = scores[name]["interval"]
         assert low <= scores[name]["value"] <= high
-    low, high = mean_interval(rng.normal(size=400), 1000)
+    low, high = estimate_mean(rng.normal(size=400))["interval"]
     assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.2)
     assert interval([np.nan]) == [None, None]
     flat = ranking(np.ones((3, 5)), truth[:3, :5], resamples=10)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from astra_gym.evaluation.intervals import with_interval
 from astra_gym.evaluation.markdown import table
-from astra_gym.evaluation.ranking import with_interval
 
 Values = dict[str, Any]
 

@@ -18,10 +18,9 @@ from tqdm import tqdm
 from astra_gym.agents.planner import Planner, PlannerConfig
 from astra_gym.agents.policies import Agent
 from astra_gym.agents.rollout import Step, make_block_env, run_episode
+from astra_gym.evaluation.intervals import estimate_mean, with_interval
 from astra_gym.evaluation.ledger import Ledger, policy_key, write_json
 from astra_gym.evaluation.metrics import on_road
-from astra_gym.evaluation.ranking import with_interval
-from astra_gym.evaluation.ranking_metrics import mean_interval
 from astra_gym.evaluation.truth import make_policy, simulator_id, worker_pool
 
 
@@ -227,7 +226,7 @@ def _figures(rows: np.ndarray, further: Sequence[str], resamples: int) -> dict[s
     named = dict(zip(("return", "milliseconds", "success", *further), rows.T, strict=True))
     figures: dict[str, Any] = {"milliseconds": float(named.pop("milliseconds").mean())}
     for name, values in named.items():
-        figures[name] = {"value": float(values.mean()), "interval": mean_interval(values, resamples)}
+        figures[name] = estimate_mean(values, resamples=resamples)
     return figures
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import tyro
 
+from astra_gym.evaluation.intervals import estimate_mean, with_interval
 from astra_gym.evaluation.ledger import write_json
-from astra_gym.evaluation.ranking_metrics import LEAST_POLICIES, mean_interval, number, ranking
+from astra_gym.evaluation.ranking_metrics import LEAST_POLICIES, ranking
 
 SKILLS = tuple(f"scripted:{skill}" for skill in ("0.2", "0.4", "0.6", "0.8", "0.9", "1"))
 DEFAULT_POLICIES = {
@@ -110,10 +111,8 @@ def chosen_policies(names: tuple[str, ...], scenario: str) -> list[str]:
 
 
 def _policy_figures(dream: np.ndarray, truth: np.ndarray, resamples: int) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    for name, values in {"dream": dream, "truth": truth, "bias": dream - truth}.items():
-        figures[name] = {"value": number(values.mean()), "interval": mean_interval(values, resamples)}
-    return figures
+    returns = {"dream": dream, "truth": truth, "bias": dream - truth}
+    return {name: estimate_mean(values, resamples=resamples) for name, values in returns.items()}
 
 
 def _rankings(policies: list[str], dream: np.ndarray, truth: np.ndarray, resamples: int) -> dict[str, Any]:
@@ -145,15 +144,7 @@ def rank_table(figures: dict[str, Any]) -> str:
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, scores in figures["ranking"].items():
-        cells = [with_interval(scores[key], 2) for key in ("pearson", "spearman", "mmrv")]
-        cells.append(with_interval(scores["bias"], 1))
-        lines.append(f"| {name} | {scores['policies']} | {' | '.join(cells)} |")
+        shown = [with_interval(scores[key], 2) for key in ("pearson", "spearman", "mmrv")]
+        shown.append(with_interval(scores["bias"], 1))
+        lines.append(f"| {name} | {scores['policies']} | {' | '.join(shown)} |")
     return "\n".join(lines)
-
-
-def with_interval(figure: dict[str, Any], digits: int) -> str:
-    """``{"value": v, "interval": [low, high]}`` as text, "-" where it is undefined."""
-    value, (low, high) = figure["value"], figure["interval"]
-    if value is None:
-        return "-"
-    return f"{value:.{digits}f}" + ("" if low is None else f" ({low:.{digits}f} to {high:.{digits}f})")

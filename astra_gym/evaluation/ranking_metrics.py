@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from astra_gym.evaluation.intervals import interval, number, resampled
 from astra_gym.evaluation.metrics import correlation
 
 LEAST_POLICIES = 3
@@ -96,26 +97,3 @@ def ranking(dream: np.ndarray, truth: np.ndarray, resamples: int = 2000, seed: i
         value = measure(dream.mean(1), truth.mean(1))
         result[name] = {"value": number(value), "interval": interval([measure(*pair) for pair in means])}
     return result
-
-
-def resampled(count: int, resamples: int, seed: int) -> np.ndarray:
-    """Bootstrap draws of ``count`` places with replacement, ``int (resamples, count)``."""
-    return np.random.default_rng(seed).integers(count, size=(resamples, count))
-
-
-def mean_interval(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> list[float | None]:
-    """95 % bootstrap interval of the mean of ``values (N,)``."""
-    values = np.asarray(values, np.float64)
-    return interval(values[resampled(len(values), resamples, seed)].mean(1))
-
-
-def interval(values: np.ndarray | list[float]) -> list[float | None]:
-    """The middle 95 % of resampled values, those left out that are undefined; two None if all are."""
-    defined = np.asarray(values, np.float64)
-    defined = defined[np.isfinite(defined)]
-    return np.quantile(defined, (0.025, 0.975)).tolist() if len(defined) else [None, None]
-
-
-def number(value: float) -> float | None:
-    """``value`` for JSON, which knows no NaN."""
-    return float(value) if np.isfinite(value) else None

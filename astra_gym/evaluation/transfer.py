@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,8 @@ import numpy as np
 import tyro
 
 from astra_gym.agents.rollout import make_block_env
+from astra_gym.evaluation.intervals import estimate_mean, interval, number, resampled, with_interval
 from astra_gym.evaluation.ledger import Ledger, digest, policy_key, write_json
-from astra_gym.evaluation.ranking import with_interval
-from astra_gym.evaluation.ranking_metrics import interval, mean_interval, number, resampled
 from astra_gym.evaluation.truth import Episode, make_policy, simulator_id, true_returns, worker_pool
 
 
@@ -44,7 +44,8 @@ class TransferArgs:
     true_agent: Path | None = None
     """Policy that the same algorithm learned in the true simulator (.zip); None leaves it out."""
     initial: Path | None = None
-    """Policy before training (.zip); None makes it anew from the agent's seed."""
+    """Policy before training (.zip); None takes policy_0.zip beside the agent, or makes it anew
+    from the agent's kind and seed."""
     world: str = "small"
     """Name of a bundled world, or the folder of one, for the exploitation gap."""
     episodes: int = 50
@@ -90,7 +91,8 @@ def transfer(args: TransferArgs) -> TransferFigures:
     policies, blocks = _checked(args)
     with make_block_env(simulator_id(args.scenario), 1) as env:
         if args.initial is None:
-            policies["initial"] = str(untrained(args.dream_agent, args.output))
+            kept = checkpoints(args.dream_agent).get(0)
+            policies["initial"] = str(kept or untrained(args.dream_agent, args.output))
         for policy in policies.values():  # before hours of work
             make_policy(policy, env)
     settings = {"episodes": args.episodes, "blocks": blocks, "first_seed": args.first_seed}
@@ -98,12 +100,10 @@ def transfer(args: TransferArgs) -> TransferFigures:
     nothing = np.zeros((0, *(env.action_space.shape or ())), np.float32)
     scenes = [Episode(args.first_seed + i, nothing) for i in range(args.episodes)]
     with worker_pool(args.workers) as pool:
-        returns = {
-            label: ledger.measured(
-                policy_key(policy), lambda policy=policy: true_returns(pool, args.scenario, policy, scenes, blocks)
-            )
-            for label, policy in policies.items()
-        }
+        returns = {}
+        for label, policy in policies.items():
+            measure = partial(true_returns, pool, args.scenario, policy, scenes, blocks)
+            returns[label] = ledger.measured(policy_key(policy), measure)
     figures = TransferFigures(
         scenario=args.scenario, **settings, **scores(returns, args.resamples), dream_agent=str(args.dream_agent)
     )
@@ -187,15 +187,15 @@ def scores(returns: dict[str, np.ndarray], resamples: int = 2000, seed: int = 0)
     draws = resampled(count, resamples, seed)
     means = {label: values[draws].mean(1) for label, values in returns.items()}
     plain = {label: values.mean(keepdims=True) for label, values in returns.items()}
-    highest_random = mean_interval(returns["random"], resamples, seed)[1]
-    agents = {}
-    for label, values in returns.items():
-        low_high = mean_interval(values, resamples, seed)
-        agents[label] = {
-            "return": {"value": float(values.mean()), "interval": low_high},
+    earned = {label: estimate_mean(values, seed, resamples) for label, values in returns.items()}
+    agents = {
+        label: {
+            "return": figure,
             "score": {"value": number(_score(plain, label)[0]), "interval": interval(_score(means, label))},
-            "above_random": bool(low_high[0] is not None and low_high[0] > highest_random),
+            "above_random": figure["interval"][0] > earned["random"]["interval"][1],
         }
+        for label, figure in earned.items()
+    }
     figures: dict[str, Any] = {"agents": agents}
     if "dream" in returns and "true" in returns:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -231,10 +231,9 @@ def exploitation_gap(args: TransferArgs) -> list[dict[str, Any]]:
     dream, truth = paired.returns([str(path) for path in policies.values()], args.workers)
     gap = []
     for i, steps in enumerate(policies):
-        figures: dict[str, Any] = {"timesteps": steps}
-        for name, values in {"dream": dream[i], "truth": truth[i], "gap": dream[i] - truth[i]}.items():
-            figures[name] = {"value": float(values.mean()), "interval": mean_interval(values, args.resamples)}
-        gap.append(figures)
+        returns = {"dream": dream[i], "truth": truth[i], "gap": dream[i] - truth[i]}
+        figures = {name: estimate_mean(values, resamples=args.resamples) for name, values in returns.items()}
+        gap.append({"timesteps": steps, **figures})
     return gap
 
 
