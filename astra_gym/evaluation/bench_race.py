@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from tqdm import tqdm
 
 import astra_gym  # noqa: F401
 
+DEFAULT = "world"
+"""Name of a world with default settings."""
 ACTIONS = 16
 """Batches of random actions that are drawn before the clock runs, and taken one after the other."""
 
@@ -90,7 +93,7 @@ def world_contender(
     count: int,
     device: str,
     options: dict[str, Any] | None = None,
-    name: str = "world",
+    name: str = DEFAULT,
 ) -> Contender:
     """So many worlds in one batch, with further arguments of :class:`astra_gym.envs.AstraVectorEnv`."""
     from astra_gym.envs import AstraVectorEnv
@@ -101,6 +104,10 @@ def world_contender(
     return Contender(name, "option" if options else "world", envs, frames)
 
 
+_PRELOADED = ["__main__", "astra_gym.simulators.blocks", "gymnasium.envs.box2d.car_racing"]
+"""What the server imports once for all simulators; MuJoCo, which opens the display, must not be among it."""
+
+
 def simulator_ids(scenario: str) -> dict[str, int]:
     """A scenario's true simulators, and the frames that one of their steps makes."""
     plain = {"CarRacing-v3": 1} if scenario == "drive" else {}
@@ -108,12 +115,12 @@ def simulator_ids(scenario: str) -> dict[str, int]:
 
 
 def simulator_contenders(scenario: str, counts: Sequence[int]) -> Iterator[Contender]:
-    """True simulators, which step and render, in Gymnasium's two vector environments.
-
-    Those with processes of their own come first, so that these begin before anything else is in memory.
-    """
-    for mode in ("async", "sync"):
+    """True simulators, which step and render, in Gymnasium's two vector environments."""
+    # What is forked from a process that has drawn with OpenGL hangs, so processes are forked from a clean server.
+    clean = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    multiprocessing.set_forkserver_preload(_PRELOADED)
+    for mode, arguments in {"async": {"context": clean}, "sync": {}}.items():
         for name, frames in simulator_ids(scenario).items():
             for count in counts:
-                envs = gym.make_vec(name, count, vectorization_mode=mode)
+                envs = gym.make_vec(name, count, vectorization_mode=mode, vector_kwargs=arguments)
                 yield Contender(f"{name}, {mode}", "simulator", envs, frames)

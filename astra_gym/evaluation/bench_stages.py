@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import gymnasium as gym
-import numpy as np
 import torch
 
 from astra_gym.evaluation.machine import matrix_rate
@@ -35,14 +34,14 @@ class Watched(NamedTuple):
 
 def stages_of(world: World) -> list[Watched]:
     """The stages of a world's step. Time within one of them that belongs to another is counted there only."""
-    transformer = world.bundle.transformer
     return [
         Watched("noise, bookkeeping", world, "step"),
+        Watched("resets", world, "reset"),
         Watched("router, experts, time", world, "_route"),
-        Watched("router, experts, time", transformer, "condition"),
+        Watched("router, experts, time", world.dynamics, "plan"),
         Watched("denoising", world.dynamics, "generate"),
         Watched("commit to history", world.dynamics, "commit"),
-        Watched(None, transformer, "predict"),
+        Watched(None, world.bundle.transformer, "predict"),
         Watched("heads", world.bundle.heads, "forward"),
         Watched("decoder", world, "decode"),
     ]
@@ -55,17 +54,19 @@ class Stopwatch:
         self.device = device
         self.own: Counter[str] = Counter()
         """By stage: seconds, less those of the stages within."""
-        self.whole: Counter[str] = Counter()
-        """By method name: seconds, with all that is within."""
-        self.calls: Counter[str] = Counter()
-        """By method name."""
+        self.whole: Counter[tuple[str, ...]] = Counter()
+        """By the names of the calls that are open, the innermost last: seconds, with all that is within."""
+        self.calls: Counter[tuple[str, ...]] = Counter()
+        """By the same names."""
+        self._open: tuple[str, ...] = ()
         self._within: list[float] = []
 
     def time(self, stage: str | None, name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Make a call and count its time."""
         self._wait()
-        began = time.perf_counter()
+        self._open += (name,)
         self._within.append(0.0)
+        began = time.perf_counter()
         try:
             return call(*args, **kwargs)
         finally:
@@ -76,8 +77,9 @@ class Stopwatch:
                 self.own[stage] += took - within
             if self._within:
                 self._within[-1] += within if stage is None else took
-            self.whole[name] += took
-            self.calls[name] += 1
+            self.whole[self._open] += took
+            self.calls[self._open] += 1
+            self._open = self._open[:-1]
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -112,37 +114,37 @@ def judge_stages(env: gym.Env | gym.vector.VectorEnv, steps: int) -> dict[str, A
         steps: with random actions, after a few that are not timed.
 
     Returns:
-        ``milliseconds`` by stage and ``total_milliseconds`` of a step (means), ``transformer_passes`` in a step, their
-        ``transformer_milliseconds`` and ``transformer_gflops`` a second.
+        ``milliseconds`` by stage and ``total_milliseconds`` of a step (means), ``outside_share`` of what is not the
+        world's, ``transformer_passes`` in a step, their ``transformer_milliseconds`` and ``transformer_gflops`` a
+        second.
     """
     world = world_of(env)
-    watch = Stopwatch(world.device)
+    watch, stages = Stopwatch(world.device), stages_of(world)
     env.reset(seed=0)
     env.action_space.seed(0)
-    actions = [env.action_space.sample() for _ in range(WARM_UP + steps)]
-    for action in actions[:WARM_UP]:
-        _step(env, action)
-    with watch.watch(stages_of(world)):
-        for action in actions[WARM_UP:]:
-            ended = watch.time(OUTSIDE, "env.step", env.step, action)[2:4]
-            if isinstance(env, gym.Env) and any(ended):
-                env.reset()
+    for step in range(-WARM_UP, steps):
+        action = env.action_space.sample()
+        if step < 0:
+            ended = env.step(action)[2:4]
+        else:
+            with watch.watch(stages):
+                ended = watch.time(OUTSIDE, "env", env.step, action)[2:4]
+        if isinstance(env, gym.Env) and any(ended):
+            env.reset()
+    total, decode = watch.whole["env",], ("env", "step", "decode")
+    passes = [("env", "step", caller, "predict") for caller in ("generate", "commit")]
+    seconds, calls = sum(watch.whole[name] for name in passes), sum(watch.calls[name] for name in passes)
     return {
         "worlds": world.num_worlds,
         "dtype": str(world.dtype).removeprefix("torch."),
         "milliseconds": {stage: 1000 * seconds / steps for stage, seconds in watch.own.most_common()},
-        "total_milliseconds": 1000 * watch.whole["env.step"] / steps,
-        "decode_milliseconds": 1000 * watch.whole["decode"] / max(1, watch.calls["decode"]),
-        "transformer_passes": watch.calls["predict"] / steps,
-        "transformer_milliseconds": 1000 * watch.whole["predict"] / steps,
-        "transformer_gflops": 2e-9 * multiply_adds(world) * watch.calls["predict"] / watch.whole["predict"],
+        "total_milliseconds": 1000 * total / steps,
+        "outside_share": watch.own[OUTSIDE] / total,
+        "decode_milliseconds": 1000 * watch.whole[decode] / max(1, watch.calls[decode]),
+        "transformer_passes": calls / steps,
+        "transformer_milliseconds": 1000 * seconds / steps,
+        "transformer_gflops": 2e-9 * multiply_adds(world) * calls / seconds,
     }
-
-
-def _step(env: Any, action: np.ndarray) -> None:
-    _, _, terminated, truncated, _ = env.step(action)
-    if isinstance(env, gym.Env) and (terminated or truncated):
-        env.reset()
 
 
 def multiply_adds(world: World) -> int:
