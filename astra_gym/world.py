@@ -33,6 +33,9 @@ class WorldStep:
     """bool (B,): whether the block ends the episode."""
     routing: np.ndarray
     """float32 (B, experts): weight of each action expert."""
+    spread: np.ndarray | None = None
+    """float32 (B,): how far apart several draws of noise would have taken the latents, if asked for: their standard
+    deviation, root mean square over the latents. It is large where the model does not know what comes."""
 
 
 class World:
@@ -139,7 +142,7 @@ class World:
         self._begun = [False] * self.num_worlds
 
     @torch.inference_mode()
-    def step(self, rows: np.ndarray, out: np.ndarray | None = None, decode: bool = True) -> WorldStep:
+    def step(self, rows: np.ndarray, out: np.ndarray | None = None, decode: bool = True, draws: int = 1) -> WorldStep:
         """Generate the next block of every world.
 
         Args:
@@ -147,14 +150,23 @@ class World:
                 padded with zeros at the end.
             out: uint8 (B, K, H, W, 3), where to write the frames; None for a new array.
             decode: without it ``frames`` is empty, which saves the time to make them.
+            draws: of noise; from 2 on there is ``spread``. The first makes the block, so the others change nothing.
 
         Raises:
             RuntimeError: if a world has not been reset.
         """
         self._require_begun("step")
-        actions, plan, hidden = self._plans(rows)
-        noise = self._noise(range(self.num_worlds))
+        everyone = range(self.num_worlds)
+        action_rows = torch.as_tensor(rows)
+        # The one line that routes an action: projector of its modality, router, weights of the experts.
+        actions = self._route(action_rows, everyone)
+        free = self._route(torch.zeros_like(action_rows), everyone) if self.guidance_scale != 1.0 else None
+        steps = self.num_inference_steps
+        plan = self.dynamics.plan(self.memory, actions, self._prompts, steps)
+        hidden = free and self.dynamics.plan(self.memory, free, self._prompts, steps)
+        noise = self._noise(everyone)
         latents = self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden)
+        spread = self._spread(latents, plan, hidden, draws) if draws > 1 else None
         reward, terminated = self._remember(latents, plan)
         return WorldStep(
             frames=self.decode(latents, out) if decode else np.empty(0, np.uint8),
@@ -162,45 +174,19 @@ class World:
             reward=reward,
             terminated=terminated,
             routing=actions.weights.float().cpu().numpy(),
+            spread=spread,
         )
 
-    @torch.inference_mode()
-    def spread(self, rows: np.ndarray, draws: int = 2) -> np.ndarray:
-        """How far apart other noise would take the next latents: a measure of how sure the model is of them.
-
-        Nothing is changed: the worlds go on as if it had not been asked for.
-
-        Args:
-            rows: of the actions to try, as for :meth:`step`.
-            draws: of noise, from 2; each costs a step without its memory, decoder and heads.
-
-        Returns:
-            float32 (B,): standard deviation over the draws, root mean square over the latents, whose unit it has.
-
-        Raises:
-            RuntimeError: if a world has not been reset.
-        """
-        self._require_begun("spread")
-        _, plan, hidden = self._plans(rows)
+    def _spread(self, latents: Tensor, plan: Conditioning, hidden: Conditioning | None, draws: int) -> np.ndarray:
+        """How far ``draws`` of noise lie apart, of which the first has made ``latents``; the others are not kept."""
         before = [generator.get_state() for generator in self._generators]
-        noises = [self._noise(range(self.num_worlds)) for _ in range(draws)]
+        made = [latents]
+        for _ in range(draws - 1):
+            noise = self._noise(range(self.num_worlds))
+            made.append(self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden))
         for generator, state in zip(self._generators, before, strict=True):
             generator.set_state(state)
-        latents = [
-            self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden)
-            for noise in noises
-        ]
-        return torch.stack(latents).float().var(0).flatten(1).mean(1).sqrt().cpu().numpy()
-
-    def _plans(self, rows: np.ndarray) -> tuple[RoutedActions, Conditioning, Conditioning | None]:
-        """The actions as they are routed, what they mean in a step, and where guidance needs it, that of none."""
-        everyone, steps = range(self.num_worlds), self.num_inference_steps
-        action_rows = torch.as_tensor(rows)
-        # The one line that routes an action: projector of its modality, router, weights of the experts.
-        actions = self._route(action_rows, everyone)
-        free = self._route(torch.zeros_like(action_rows), everyone) if self.guidance_scale != 1.0 else None
-        plan = self.dynamics.plan(self.memory, actions, self._prompts, steps)
-        return actions, plan, free and self.dynamics.plan(self.memory, free, self._prompts, steps)
+        return torch.stack(made).float().var(0).flatten(1).mean(1).sqrt().cpu().numpy()
 
     @torch.inference_mode()
     def observe(self, latents: Tensor, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
