@@ -82,12 +82,14 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     - `copy`: return copies of the observations; otherwise the next call overwrites them.
     - `render_mode`: `"rgb_array"` renders a tuple of each world's newest frame, `"rgb_array_list"` of the list of its
       newest block's frames. `metadata["render_fps"]` is the first world's blocks in a second.
+    - `info_spread`: draws of noise, from 2, for "spread" in `info`, each of which takes time; 0 for none.
     - `world`, `obs_type`, `device`, `dtype`, `num_inference_steps`, `guidance_scale`, `info_routing`: as for the single
       environment. The converted released weights step one world at a time: `make_vec(..., vectorization_mode="sync")`.
 
     ## Info
     The single environment's "start" and "routing", a row for each world, each beside a mask of the worlds that have it,
-    such as "_start".
+    such as "_start". With `info_spread`, "spread" tells how far apart so many draws of noise would have taken the
+    step's latents (root mean square of their standard deviation): far where the model does not know what comes.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         info_routing: bool = False,
+        info_spread: int = 0,
     ):
         self.scenarios = _scenario_names(scenarios, num_envs)
         """Each world's scenario."""
@@ -199,7 +202,7 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ResetNeeded(f"call reset(options={{'reset_mask': ...}}) before step(): worlds {over} have ended")
         # Worlds that only wait for their reset are stepped with the others, which keeps the batch's shape.
         waiting = self._ended & (self.autoreset_mode == AutoresetMode.NEXT_STEP)
-        step = self._world.step(self._rows(actions, waiting), out=self._frames)
+        step = self._world.step(self._rows(actions, waiting), out=self._frames, draws=max(self.info_spread, 1))
         np.clip(step.latents.cpu().numpy(), -LATENT_BOUND, LATENT_BOUND, out=self._latents)
         self._elapsed += 1
         rewards = np.where(waiting, 0.0, step.reward.astype(np.float64))
@@ -207,12 +210,13 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         truncations = (self._elapsed >= self._limits) & ~waiting
         ended = terminations | truncations
         same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
-        infos = self._final(ended, step.routing) if same_step and ended.any() else {}
+        infos = self._final(ended, step.routing, step.spread) if same_step and ended.any() else {}
         reset = ended if same_step else waiting
         self._ended = ended.copy()
         if reset.any():
             self._begin(np.flatnonzero(reset).tolist())
-        infos |= self._info(np.ones_like(reset), np.where(reset[:, None], 0, step.routing))
+        spread = None if step.spread is None else np.where(reset, 0, step.spread)
+        infos |= self._info(np.ones_like(reset), np.where(reset[:, None], 0, step.routing), spread)
         return self._observation(), rewards, terminations, truncations, infos
 
     def render(self) -> tuple[Any, ...] | None:
@@ -290,7 +294,9 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             return self._latents
         return self._frames[:, -1] if self.obs_type == "frame" else self._frames
 
-    def _info(self, mask: np.ndarray, routing: np.ndarray | None = None) -> dict[str, Any]:
+    def _info(
+        self, mask: np.ndarray, routing: np.ndarray | None = None, spread: np.ndarray | None = None
+    ) -> dict[str, Any]:
         """The info of the worlds of ``mask``, zeros for the others; without ``routing`` that of a reset."""
         places = [-1 if start is None or start.index is None else start.index for start in self._starts]
         info: dict[str, Any] = {"start": np.where(mask, places, 0), "_start": mask.copy()}
@@ -299,14 +305,17 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             if routing is not None:
                 info["routing"][mask] = routing[mask]
             info["_routing"] = mask.copy()
+        if self.info_spread:
+            info["spread"] = np.where(mask, 0 if spread is None else spread, 0).astype(np.float32)
+            info["_spread"] = mask.copy()
         return info
 
-    def _final(self, ended: np.ndarray, routing: np.ndarray) -> dict[str, Any]:
+    def _final(self, ended: np.ndarray, routing: np.ndarray, spread: np.ndarray | None) -> dict[str, Any]:
         """What Gymnasium puts into the infos of worlds that end and are reset in the same step."""
         observations = np.full(self.num_envs, None, object)
         for world in np.flatnonzero(ended):
             observations[world] = self._view()[world].copy()
-        final = {"final_obs": observations, "final_info": self._info(ended, routing)}
+        final = {"final_obs": observations, "final_info": self._info(ended, routing, spread)}
         return final | {f"_{key}": ended.copy() for key in final}
 
     def _require_begun(self, caller: str) -> None:
