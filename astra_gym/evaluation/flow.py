@@ -8,10 +8,8 @@ from torch import Tensor
 
 LEVELS = 4
 """Sizes at which motion is sought, each half of the next: large motion is found in small pictures and then refined."""
-ITERATIONS = 2
-"""At each size."""
-WINDOW = 7
-"""Side in pixels of the square that is taken to move as one."""
+WINDOW = 15
+"""Side in pixels of the square that is taken to move as one: large, since much of the pictures is bare."""
 _DOUBT = 4.0
 """Squared grey levels a pixel: gradients weaker than this tell little, and motion there stays that of the surround."""
 
@@ -33,9 +31,7 @@ def optical_flow(first: Tensor, second: Tensor) -> Tensor:
     for pair in reversed(pairs):
         if flow.shape[-1] != pair.shape[-1]:
             flow = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=False)
-        before, after = pair[:, :1], pair[:, 1:]
-        for _ in range(ITERATIONS):
-            flow = flow + _correction(before, _moved_back(after, flow))
+        flow = flow + _correction(pair[:, :1], _moved_back(pair[:, 1:], flow))
     return flow
 
 

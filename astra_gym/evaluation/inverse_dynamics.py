@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ SEEN = 3
 """Blocks that the network looks at: the one before the action's, the action's own and the one after it, in which slow
 effects such as a car's acceleration show."""
 BATCH = 64
+RATE = 3e-3
+"""Of learning, at its highest."""
 _AT_A_TIME = 128
 """Blocks whose motion is computed together."""
 
@@ -146,8 +149,10 @@ def _learn(examples: Examples, steps: int) -> InverseDynamics:
     model.mean.copy_(examples.actions.mean(0))
     model.deviation.copy_(examples.actions.std(0).clamp_min(1e-6))
     wanted = (examples.actions - model.mean) / model.deviation
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.2)
+    optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, 5 * (step + 1) / steps) * (1 + math.cos(math.pi * step / steps)) / 2
+    )
     window = torch.arange(SEEN) - SEEN // 2
     for _ in tqdm(range(steps), unit="step", desc="inverse dynamics", leave=False):
         chosen = torch.randint(len(examples.places), (BATCH,))
