@@ -166,6 +166,14 @@ def test_command(tmp_path, capsys):
     assert "name another folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("scenario", ["manipulation", "drone", "camera"])
+def test_paired_starts_of_every_scenario(scenario, joint_world, tmp_path):
+    paired = PairedStarts(load_bundle(joint_world), scenario, 2, 2, 2, 2_000_000, 1, tmp_path)
+    dream, truth = paired.returns(["random", "scripted:0.5"], workers=1)
+    assert dream.shape == truth.shape == (2, 2)
+    assert np.isfinite([dream, truth]).all()
+
+
 def test_bad_arguments(tmp_path):
     bundle = load_bundle("small")
     with pytest.raises(ValueError, match="starts: got 0"):
