@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +31,7 @@ class EvaluateArgs:
     world: str = "small"
     """Name of a bundled world, or the folder of one."""
     data: Path = Path("data")
-    """Folder with the datasets of held-out episodes, <scenario>/val."""
+    """Folder with the datasets of held-out episodes, <scenario>/val; "actions" also takes <scenario>/train."""
     scenarios: tuple[str, ...] = ("all",)
     """Scenarios to judge: names, or "all" for those of the world. Others keep earlier figures of the same weights."""
     clips: int = 64
@@ -49,7 +51,7 @@ class EvaluateArgs:
     control_starts: int = 12
     """Starts from which left, right, gas and brake are tried (Drive)."""
     reader_blocks: int = 16_000
-    """True blocks from which a small network learns to read actions from frames, of <scenario>/train."""
+    """True blocks of <scenario>/train from which a small network learns to read actions from frames."""
     reader_steps: int = 1_000
     """Batches that it learns from; its weights are kept in the output folder."""
     journeys: int = 32
@@ -72,10 +74,14 @@ class EvaluateArgs:
     """Of the choice of clips and of the worlds."""
     device: str = "cpu"
     """Of the model, such as cpu or cuda."""
+    ray: str | None = None
+    """Judge the parts of the scenarios at the same time on the workers of a Ray cluster: "local" starts one on this
+    machine, "auto" or host:port joins one. Its machines must see the same folders. Routing, then speed, are measured
+    here."""
     output: Path = Path("runs/evaluate")
     """Folder for figures.json, report.html, report.md and pictures."""
     runs: Path = Path("runs")
-    """Folder under which the report looks for rank/, transfer/ and planning/, of those commands."""
+    """Folder under which the report looks for rank/, transfer/ and plan/, of those commands."""
     write_docs: bool = False
     """Write the tables between the markers of README.md (a summary) and the model card (all), and the pictures to
     docs/figures."""
@@ -90,11 +96,14 @@ def evaluate(args: EvaluateArgs) -> Figures:
     Raises:
         ValueError: on an argument that cannot be, such as a scenario that the world does not know.
         FileNotFoundError: if there are no held-out episodes or no world.
+        ConnectionError: if ``args.ray`` names no cluster that can be joined.
+        ImportError: if it names one and Ray is not installed.
     """
     from astra_gym.bundles import PRETRAINED, bundled_worlds, load_bundle
-    from astra_gym.data.episodes import open_storage, read_episodes
+    from astra_gym.data.episodes import open_storage
+    from astra_gym.evaluation.on_cluster import judge_on_cluster
     from astra_gym.evaluation.routing import judge_routing
-    from astra_gym.evaluation.scenario import PARTS, judge_scenario
+    from astra_gym.evaluation.scenario import PARTS
     from astra_gym.evaluation.speed import measure_speed
 
     args = quickened(args) if args.quick else args
@@ -105,6 +114,8 @@ def evaluate(args: EvaluateArgs) -> Figures:
     needed = scenarios if set(args.parts).intersection(PARTS) else []
     for name in everything if "routing" in args.parts else needed:
         open_storage(args.data / name / "val")
+    for name in scenarios if "actions" in args.parts else []:
+        open_storage(args.data / name / "train")
     args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / "figures.json"
     figures: dict[str, Any] = {"world": str(args.world), "weights": fingerprint(bundle), "seed": args.seed}
@@ -113,14 +124,15 @@ def evaluate(args: EvaluateArgs) -> Figures:
     known = kept.get("scenarios", {})
     figures["scenarios"] = {name: known.get(name, {}) for name in everything if name in {*known, *scenarios}}
     figures |= {part: kept[part] for part in ("routing", "speed") if part in kept}
-    for name in needed:
-        wanted = [part for part in PARTS if part in args.parts]
-        if args.resume:
-            wanted = [part for part in wanted if part not in figures["scenarios"][name]]
-        episodes = list(islice(read_episodes(args.data / name / "val"), args.episodes)) if wanted else []
-        for part in wanted:
-            figures["scenarios"][name] |= judge_scenario(args, bundle, name, part, episodes)
-            write_json(file, figures)
+    wanted = [
+        (name, part)
+        for name in needed
+        for part in PARTS
+        if part in args.parts and not (args.resume and part in figures["scenarios"][name])
+    ]
+    for name, found in judge_on_cluster(args, wanted) if args.ray else _judge_here(args, bundle, wanted):
+        figures["scenarios"][name] |= found
+        write_json(file, figures)
     if "routing" in args.parts and not (args.resume and "routing" in figures):
         figures["routing"] = judge_routing(bundle, args.data, everything, args.context, args.seed)
         write_json(file, figures)
@@ -132,6 +144,19 @@ def evaluate(args: EvaluateArgs) -> Figures:
         folder = PRETRAINED / args.world if args.world in bundled_worlds() else Path(args.world)
         report.write_docs(figures, args.output, Path("README.md"), folder / "README.md")
     return Figures(figures)
+
+
+def _judge_here(
+    args: EvaluateArgs, bundle: Bundle, wanted: Sequence[tuple[str, str]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each wanted scenario and the figures of its wanted part; as :func:`judge_on_cluster`, in this process."""
+    from astra_gym.data.episodes import read_episodes
+    from astra_gym.evaluation.scenario import judge_scenario
+
+    for name, its_parts in groupby(wanted, key=itemgetter(0)):
+        episodes = list(islice(read_episodes(args.data / name / "val"), args.episodes))
+        for _, part in its_parts:
+            yield name, judge_scenario(args, bundle, name, part, episodes)
 
 
 def quickened(args: EvaluateArgs) -> EvaluateArgs:

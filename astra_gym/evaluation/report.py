@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from astra_gym.evaluation.bars import bars
-from astra_gym.evaluation.html_report import render
 from astra_gym.evaluation.pictures import save_curves
 from astra_gym.evaluation.tables import bar_table, markdown, summary
 
@@ -30,6 +29,8 @@ def write(figures: dict[str, Any], output: Path, runs: Path) -> None:
         output: folder, with the other pictures.
         runs: folder of further figures for the HTML report, see :func:`astra_gym.evaluation.html_report.render`.
     """
+    from astra_gym.evaluation.html_report import render
+
     (output / "report.md").write_text(f"{markdown(figures)}\n\n### Bars\n\n{bar_table(bars(figures))}\n")
     for name, judged in figures["scenarios"].items():
         if fidelity := judged.get("fidelity"):
