@@ -1,7 +1,9 @@
 """Shared fixtures: a few short real episodes, and a world of all scenarios."""
 
 import contextlib
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,25 @@ def joint_world(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "joint"
     bundle.save(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory) -> Iterator[Path]:
+    """A Ray cluster of two workers on this machine, which find modules in the folder that comes."""
+    ray = pytest.importorskip("ray")
+    folder = tmp_path_factory.mktemp("modules")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        patch.syspath_prepend(folder)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # otherwise they hardly run on a machine that does something else
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=100 * 2**20,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+        yield folder
+        ray.shutdown()

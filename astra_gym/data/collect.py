@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,12 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
+from astra_gym import cluster
+
 Policy = Callable[[np.ndarray], np.ndarray]
 PolicyFactory = Callable[[gym.Env, int], Policy]
+Job = tuple[str, str, int, list[int]]
+"""Id of the environment, name of the policy, most blocks, seeds."""
 
 POLICIES: dict[str, str] = {
     "random": "astra_gym.data.collect:random_policy",
@@ -48,7 +52,10 @@ class CollectArgs:
     first_seed: int = 0
     """Seeds run from here. Validation uses seeds from 1,000,000, which training never sees."""
     workers: int = 2
-    """Worker processes."""
+    """Worker processes on this machine."""
+    ray: str | None = None
+    """Collect on the workers of a Ray cluster instead: "local" starts one on this machine, "auto" or host:port joins
+    one. A policy's own module or file must be on all its machines; the dataset is written here."""
 
 
 class _RandomPolicy:
@@ -121,19 +128,50 @@ def run_episode(env: gym.Env, policy: Policy, seed: int, blocks: int, observatio
     }
 
 
-def _collect_seeds(job: tuple[str, str, int, list[int], str]) -> None:
-    """Worker: one file a seed, written atomically, so that an interruption loses at most the episode under way."""
-    env_id, policy_name, blocks, seeds, parts = job
+def _episodes(job: Job) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    env_id, policy_name, blocks, seeds = job
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     env = make_block_env(env_id)
     factory = load_policy(policy_name)
     for seed in seeds:
         observation, _ = env.reset(seed=seed)
-        episode = run_episode(env, factory(env, seed), seed, blocks, observation)
-        temporary = Path(parts) / f".{seed}.npz"
-        np.savez(temporary, allow_pickle=False, **episode)
-        temporary.rename(Path(parts) / f"{seed}.npz")
+        yield seed, run_episode(env, factory(env, seed), seed, blocks, observation)
     env.close()
+
+
+def _save(episode: dict[str, np.ndarray], seed: int, parts: Path) -> None:
+    """Write one file a seed, atomically."""
+    temporary = parts / f".{seed}.npz"
+    np.savez(temporary, allow_pickle=False, **episode)
+    temporary.rename(parts / f"{seed}.npz")
+
+
+def _collect_here(work: tuple[Job, Path]) -> None:
+    """Worker process on this machine: an interruption loses at most the episode under way."""
+    job, parts = work
+    for seed, episode in _episodes(job):
+        _save(episode, seed, parts)
+
+
+def _collect_there(job: Job) -> list[tuple[int, dict[str, np.ndarray]]]:
+    """Worker of a cluster, which shares no files with this machine: its death loses at most the job under way."""
+    return list(_episodes(job))
+
+
+def _in_processes(jobs: Sequence[Job], workers: int, parts: Path) -> Iterator[int]:
+    """Collect the jobs' episodes into ``parts``; yields the number of episodes as they are there."""
+    with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs) or 1)) as pool:
+        for job, _ in zip(jobs, pool.imap(_collect_here, [(job, parts) for job in jobs]), strict=True):
+            yield len(job[3])
+
+
+def _on_cluster(jobs: Sequence[Job], address: str, parts: Path) -> Iterator[int]:
+    """The same on a Ray cluster."""
+    with cluster.joined(address):
+        for _, episodes in cluster.spread(_collect_there, [(job,) for job in jobs]):
+            for seed, episode in episodes:
+                _save(episode, seed, parts)
+            yield len(episodes)
 
 
 def collect(args: CollectArgs) -> Path:
@@ -142,6 +180,8 @@ def collect(args: CollectArgs) -> Path:
     Raises:
         FileExistsError: if the folder already holds a finished dataset.
         ValueError: if the environment or the policy cannot be made, or an interrupted collection had other settings.
+        ConnectionError: if ``args.ray`` names no cluster that can be joined.
+        ImportError: if it names one and Ray is not installed.
     """
     output = Path(args.output).absolute()
     if (output / "metadata.json").exists():
@@ -159,13 +199,11 @@ def collect(args: CollectArgs) -> Path:
 
     seeds = range(args.first_seed, args.first_seed + args.episodes)
     missing = [seed for seed in seeds if not (parts / f"{seed}.npz").exists()]
-    jobs = [(args.env, args.policy, args.blocks, missing[i : i + 4], str(parts)) for i in range(0, len(missing), 4)]
-    with (
-        multiprocessing.get_context("spawn").Pool(min(args.workers, len(jobs) or 1)) as pool,
-        tqdm(total=args.episodes, initial=args.episodes - len(missing), unit="episode", desc="collect") as bar,
-    ):
-        for job, _ in zip(jobs, pool.imap(_collect_seeds, jobs), strict=True):
-            bar.update(len(job[3]))
+    jobs: list[Job] = [(args.env, args.policy, args.blocks, missing[i : i + 4]) for i in range(0, len(missing), 4)]
+    collected = _on_cluster(jobs, args.ray, parts) if args.ray else _in_processes(jobs, args.workers, parts)
+    with tqdm(total=args.episodes, initial=args.episodes - len(missing), unit="episode", desc="collect") as bar:
+        for count in collected:
+            bar.update(count)
     _merge(parts, output, args, seeds)
     shutil.rmtree(parts)
     return output
