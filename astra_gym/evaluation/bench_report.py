@@ -8,8 +8,9 @@ from typing import Any
 
 from astra_gym.evaluation.bars import Bar, at_least, at_most
 from astra_gym.evaluation.bench_race import DEFAULT
+from astra_gym.evaluation.markdown import table
 from astra_gym.evaluation.report import between_markers
-from astra_gym.evaluation.tables import bar_table, table
+from astra_gym.evaluation.tables import bar_table
 
 Values = dict[str, Any]
 DOCUMENT = Path("docs/performance.md")
@@ -203,10 +204,10 @@ def _plot_race(axes: Any, scenario: str, race: list[Values]) -> None:
         own = [each for each in race if each["name"] == name]
         counts = [each["worlds"] for each in own]
         rates = [each["frames_per_second"] for each in own]
-        axes.plot(counts, rates, marker="o", markersize=3.5, label=name, **_STYLES[own[0]["kind"]])
+        [line] = axes.plot(counts, rates, marker="o", markersize=3.5, label=name, **_STYLES[own[0]["kind"]])
         if own[0]["kind"] == "world":
             low, high = zip(*(each["frames_per_second_range"] for each in own), strict=True)
-            axes.fill_between(counts, low, high, alpha=0.2)
+            axes.fill_between(counts, low, high, alpha=0.2, color=line.get_color())
     axes.set(xscale="log", yscale="log", xlabel="environments together", ylabel="frames/s", title=scenario.capitalize())
     counts = sorted({each["worlds"] for each in race})
     axes.set_xticks(counts, counts)

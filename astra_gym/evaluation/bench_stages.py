@@ -6,7 +6,7 @@ The transformer's arithmetic is counted here too, so that its time can be held a
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -52,9 +52,9 @@ class Stopwatch:
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.own: Counter[str] = Counter()
+        self.own: defaultdict[str, float] = defaultdict(float)
         """By stage: seconds, less those of the stages within."""
-        self.whole: Counter[tuple[str, ...]] = Counter()
+        self.whole: defaultdict[tuple[str, ...], float] = defaultdict(float)
         """By the names of the calls that are open, the innermost last: seconds, with all that is within."""
         self.calls: Counter[tuple[str, ...]] = Counter()
         """By the same names."""
@@ -131,13 +131,14 @@ def judge_stages(env: gym.Env | gym.vector.VectorEnv, steps: int) -> dict[str, A
                 ended = watch.time(OUTSIDE, "env", env.step, action)[2:4]
         if isinstance(env, gym.Env) and any(ended):
             env.reset()
+    stages_by_time = sorted(watch.own, key=watch.own.__getitem__, reverse=True)
     total, decode = watch.whole["env",], ("env", "step", "decode")
     passes = [("env", "step", caller, "predict") for caller in ("generate", "commit")]
     seconds, calls = sum(watch.whole[name] for name in passes), sum(watch.calls[name] for name in passes)
     return {
         "worlds": world.num_worlds,
         "dtype": str(world.dtype).removeprefix("torch."),
-        "milliseconds": {stage: 1000 * seconds / steps for stage, seconds in watch.own.most_common()},
+        "milliseconds": {stage: 1000 * watch.own[stage] / steps for stage in stages_by_time},
         "total_milliseconds": 1000 * total / steps,
         "outside_share": watch.own[OUTSIDE] / total,
         "decode_milliseconds": 1000 * watch.whole[decode] / max(1, watch.calls[decode]),
