@@ -187,10 +187,11 @@ class Planner:
 
     def _improve_plan(self) -> None:
         config, plan = self.config, self.plan
+        blocks, numbers = plan.shape
         seeds = self.rng.integers(2**31, size=config.samples).tolist()
         spread = np.full_like(plan, config.spread)
         for _ in range(config.iterations):
-            noise = smooth_noise(self.rng, config.candidates, *plan.shape, config.hold, config.smoothness)
+            noise = smooth_noise(self.rng, config.candidates, blocks, numbers, config.hold, config.smoothness)
             noise[0] = 0.0  # the plan itself is a candidate
             candidates = np.clip(plan + spread * noise, -1.0, 1.0)
             scores = self.imagine(self.controls.actions(candidates), seeds)
@@ -230,8 +231,8 @@ class Planner:
         if self.goal is not None:
             likeness = GoalImage(self.goal)
             scores = np.array([likeness(frames, np.empty(0), {}) for frames in futures.decode(last)])
-        scores = scores.reshape(config.candidates, config.samples)
-        return scores.mean(1) - config.caution * scores.std(1)
+        by_sample = scores.reshape(config.candidates, config.samples)
+        return by_sample.mean(1) - config.caution * by_sample.std(1)
 
 
 def smooth_noise(

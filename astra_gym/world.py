@@ -277,7 +277,7 @@ class World:
         for generator, seed in zip(self._generators, seeds, strict=True):
             generator.manual_seed(int(seed))
         self._begun = [True] * self.num_worlds
-        if self._prompts is not None:
+        if self._prompts is not None and source._prompts is not None:
             self._prompts[:] = source._prompts
 
     def _require_begun(self, caller: str) -> None:

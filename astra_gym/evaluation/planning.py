@@ -176,8 +176,7 @@ def _measure(jobs: dict[str, Job], ledger: Ledger, workers: int) -> None:
     with worker_pool(workers) if workers > 1 and jobs else nullcontext() as pool:
         rows = pool.imap(act_episode, jobs.values()) if pool else map(act_episode, jobs.values())
         for name in tqdm(jobs, "plan", unit="episode"):
-            row = next(rows)
-            ledger.measured(name, lambda row=row: row)
+            ledger.measured(name, lambda: next(rows))
 
 
 class _Timed:
@@ -202,7 +201,7 @@ def act_episode(job: Job) -> np.ndarray:
     """
     env = _simulator(job.scenario, job.blocks)
     agent = _Timed(_policy(job.policy, job.scenario, job.blocks))
-    steps = []
+    steps: list[Step] = []
     for step in run_episode(env, agent, job.seed):
         if job.seek_goal and not steps and isinstance(agent.agent, Planner):
             agent.agent.goal = step.info["goal"]
