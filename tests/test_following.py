@@ -129,18 +129,19 @@ def test_true_poses_are_the_simulators_and_walls_are_noticed():
     assert followed[:10].all() and not followed[10:].all()
 
 
-def test_pose_errors_of_known_motions():
-    rng = np.random.default_rng(0)
-    commanded = np.tile(rng.uniform(-0.5, 0.5, (8, 1, 6)), (1, 6, 1))
-    commanded[..., 4:] = 0.0  # about one axis, so that angles add up
-    tenth_more = commanded * [1, 1, 1, 1.1, 1.1, 1.1]
-    counted = np.ones((8, 6), bool)
-    figures = camera_pose.judge_poses(commanded, {"same": commanded, "more": tenth_more}, counted, seed=0)
-    assert figures["same"]["rotation_error"]["value"] == pytest.approx(0, abs=1e-6)
-    assert figures["same"]["direction_degrees"]["value"] == pytest.approx(0, abs=1e-4)
-    assert figures["more"]["rotation_error"]["value"] == pytest.approx(0.1, abs=1e-6)
+def test_poses_are_read_from_true_frames(rooms):
+    clips = choose_clips(list(read_episodes(rooms)), 4, 4, 4, 0)
+    actions = np.stack([clip.future_actions for clip in clips])
+    counted = np.stack([camera_pose.followed(clip.episode)[clip.now : clip.now + 4] for clip in clips])
+    blocks = {"true frames": np.stack([clip.future_blocks for clip in clips])}
+    errors = camera_pose.judge_poses(clips, actions, blocks, counted, seed=0)["true frames"]
+    assert errors["rotation_error"]["value"] < 0.1 and errors["direction_degrees"]["value"] < 5
+    faster = actions * [1, 1, 1, 1.5, 1.5, 1.5]
+    others = camera_pose.judge_poses(clips, faster, blocks, counted, seed=0)["true frames"]
+    assert 0.2 < others["rotation_error"]["value"] < 0.45
     counted[:] = False
-    assert camera_pose.judge_poses(commanded, {"same": commanded}, counted, seed=0)["same"]["rotation_error"] is None
+    none = camera_pose.judge_poses(clips, actions, blocks, counted, seed=0)
+    assert none["turns"] == none["moves"] == 0 and none["true frames"]["rotation_error"] is None
 
 
 def test_actions_of_a_joint_world_are_judged_beside_all_ablations(bundle, rooms):

@@ -60,18 +60,16 @@ def judge_actions(
     """
     chosen = choose_clips(episodes, clips, context, BLOCKS, seed)
     given = np.stack([clip.future_actions for clip in chosen])
-    said = {
-        name: reader.read(blocks)
-        for name, blocks in _variants(bundle, modality, chosen, given, min(batch, len(chosen)), seed, others).items()
-    }
+    made = _variants(bundle, modality, chosen, given, min(batch, len(chosen)), seed, others)
+    newest = np.stack([clip.context_blocks[-1:] for clip in chosen])
+    said = {name: reader.read(np.concatenate([newest, blocks], 1)) for name, blocks in made.items()}
     commanded, counted = given[:, :-1], np.ones((len(chosen), BLOCKS - 1), bool)
     if modality.name == "camera":
         counted = _free(chosen)
     figures = score(commanded, said, counted, seed) | {"clips": len(chosen), "labels": list(modality.labels)}
     if modality.name == "camera":
-        figures["poses"] = camera_pose.judge_poses(
-            commanded, {name: said[name] for name in ("true frames", "dream")}, counted, seed
-        )
+        shown = {name: made[name] for name in ("true frames", "autoencoder", "dream")}
+        figures["poses"] = camera_pose.judge_poses(chosen, commanded, shown, counted, seed)
     if others:
         figures["swapped_with"] = others[0].parent.name
     return figures
@@ -135,7 +133,7 @@ def _variants(
     seed: int,
     others: Sequence[Path],
 ) -> dict[str, np.ndarray]:
-    """Frames to read, ``uint8 (N, BLOCKS + 1, K, H, W, 3)`` by name, each led by the clip's newest true block."""
+    """What follows each clip's newest block, truly and in dreams, ``uint8 (N, BLOCKS, K, H, W, 3)`` by name."""
     name, rows = modality.name, modality.rows(actions)
     world = World(bundle, batch, modality=name)
     quiet = replace(bundle, config=replace(bundle.config, flow=replace(bundle.config.flow, history_noise=0.0)))
@@ -160,8 +158,7 @@ def _variants(
         encoder = bundle.transformer.action_encoder
         swapped = partial(routed_as, encoder, _use_of(bundle, others[0]))
         made["swapped experts"] = dream("swapped experts", rows, within=swapped)
-    newest = np.stack([clip.context_blocks[-1:] for clip in clips])
-    return {key: np.concatenate([newest, blocks], 1) for key, blocks in made.items()}
+    return made
 
 
 def _use_of(bundle: Bundle, folder: Path) -> Tensor:

@@ -35,16 +35,16 @@ def actions_table(actions: Values) -> str:
 
 def _pose_table(poses: Values) -> str:
     columns = [
-        f"rotation, share of the commanded one ({poses['turns']} turns)",
-        f"direction of translation, degrees ({poses['moves']} ways)",
+        f"rotation, share of the commanded one ({poses['turns']} clips)",
+        f"direction of translation, degrees ({poses['moves']} clips)",
     ]
     rows = [
         (name, [with_interval(error, digits) if error else "–" for error, digits in _errors(poses[name])])
-        for name in ("true frames", "dream")
+        for name in ("true frames", "autoencoder", "dream")
     ]
     return (
-        f"Median errors of the camera's motion over {poses['segment_blocks']} blocks, against the commanded one:\n\n"
-        + table("read from", columns, rows)
+        f"Median errors of the camera's pose after {poses['blocks']} blocks, found by what it left behind, against the "
+        "commanded one:\n\n" + table("read from", columns, rows)
     )
 
 

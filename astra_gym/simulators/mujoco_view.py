@@ -66,6 +66,14 @@ class MujocoView:
         area = self.oversample**2
         return ((blocks.sum((1, 3), dtype=np.uint16) + area // 2) // area).astype(np.uint8)
 
+    def depth(self, data: MjData, camera: str | int | MjvCamera) -> np.ndarray:
+        """Distances in metres, along the line of sight of the picture's middle, ``float32 (size, size)``."""
+        self._renderer.update_scene(data, camera, self.option)
+        self._renderer.enable_depth_rendering()
+        distances = self._renderer.render()
+        self._renderer.disable_depth_rendering()
+        return distances.reshape(self.size, self.oversample, self.size, self.oversample).mean((1, 3))
+
     def close(self) -> None:
         """Free the graphics memory; the view is of no use afterwards."""
         self._renderer.close()

@@ -106,6 +106,13 @@ class Room(gym.Env[np.ndarray, np.ndarray]):
         distance = np.linalg.norm(self.pose[:3, 3] - self.scene.goal[:3, 3]) / HALF_REWARD_DISTANCE
         return float(seen.mean() * np.exp(-(angle**2)) / (1 + distance**2))
 
+    def depth(self) -> np.ndarray:
+        """Distances in metres of what the camera sees, along its line of sight, ``float32 (size, size)``."""
+        if self._view is None:
+            raise ResetNeeded("call reset() before depth(): no episode has begun")
+        self._frame()
+        return self._view.depth(self.data, "eye")
+
     def _frame(self) -> np.ndarray:
         assert self._view is not None
         self.data.mocap_pos[0] = self.pose[:3, 3]
