@@ -40,7 +40,7 @@ def joined(address: str) -> Iterator[None]:
             joins one that this machine is part of (``ray start``).
 
     Raises:
-        ConnectionError: if there is no such cluster, or it runs other versions of Ray or Python.
+        ConnectionError: if there is no such cluster, it runs other versions of Ray or Python, or cannot be started.
         ImportError: if Ray is not installed.
         ValueError: if the address is none.
     """
@@ -49,6 +49,7 @@ def joined(address: str) -> Iterator[None]:
         yield
         return
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    doing = "start a cluster here" if address == "local" else f"join {address!r}"
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to Ray's makers unasked
         options["include_dashboard"] = False
@@ -56,8 +57,9 @@ def joined(address: str) -> Iterator[None]:
         _require_reachable(address)
     try:
         ray.init(address=address, **options)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ConnectionError(f"ray: cannot join {address!r} ({' '.join(str(error).split())})") from error
+    except Exception as error:  # a machine that is too busy to start one, for instance, raises just that
+        ray.shutdown()
+        raise ConnectionError(f"ray: cannot {doing} ({' '.join(str(error).split())})") from error
     try:
         yield
     finally:
