@@ -71,7 +71,8 @@ def depth_and_focal(clip: Clip) -> tuple[np.ndarray, float]:
         _, info = sim.reset(seed=clip.episode.seed)
         for action in clip.episode.actions[: clip.now]:
             _move(room, action)
-        return room.depth(), float(info["intrinsics"][0, 0])
+        depth = room.depth()
+    return depth, float(info["intrinsics"][0, 0])
 
 
 def _move(room: Any, action: np.ndarray) -> None:

@@ -52,6 +52,9 @@ class InverseDynamics(nn.Module):
         size: side of what is seen of a block, a multiple of 8.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, action_dim: int, size: int = 32):
         super().__init__()
         widths = (SEEN * 3, 32, 64, 96, 128)

@@ -81,7 +81,8 @@ def _approach(sim: gym.Env, world: World, scene: int, direction: str) -> Push | 
     for point in (beside, arrival):
         if (point < FIELD_LOW).any() or (point > FIELD_HIGH).any():
             return None
-    blocks, actions = [], []
+    blocks: list[np.ndarray] = []
+    actions: list[np.ndarray] = []
     while (way := _way(info["gripper"], beside)) is not None:
         if len(actions) == LONGEST:
             return None
