@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-WORLDS := AstraDrive-v0
+WORLDS := AstraDrive-v0 AstraManipulation-v0 AstraDrone-v0 AstraCamera-v0
 SCENARIOS ?= drive manipulation drone camera
 # What `make train` collects: about 25,000 blocks of 4 frames of each scenario.
 COLLECT_drive := --env AstraSim/Drive-v0 --policy mixed-driver --blocks 130
@@ -43,7 +43,8 @@ $(INSTALLED): setup.cfg pyproject.toml
 
 demo: $(INSTALLED) ## agents in every shipped world beside the true simulator: films and contact sheets in videos/
 	@for world in $(WORLDS); do for agent in scripted random; do \
-		$(BIN)/astra-gym record $$world --agent $$agent --side-by-side --output videos || exit 1; done; done
+		$(BIN)/astra-gym record $$world --agent $$agent --blocks 100 --side-by-side --output videos || exit 1; \
+		done; done
 
 test: $(INSTALLED) ## run all tests (ARGS="-k drive" for some)
 	$(BIN)/python -m pytest $(ARGS)

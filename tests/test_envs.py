@@ -22,12 +22,11 @@ from astra_gym.envs import FrameByFrame
 from astra_gym.media import load_video
 
 ROOT = Path(__file__).resolve().parent.parent
-NEED_RELEASED_WEIGHTS = {"AstraCamera-v0", "AstraDrone-v0", "AstraManipulation-v0"}  # see test_released_envs.py
 OWN_WORLD = "AstraWorld-v0"  # see test_own_world.py
 IDS = [
     spec.id
     for spec in gym.registry.values()
-    if str(spec.entry_point).startswith("astra_gym.envs.") and spec.id not in {*NEED_RELEASED_WEIGHTS, OWN_WORLD}
+    if str(spec.entry_point).startswith("astra_gym.envs.") and spec.id != OWN_WORLD
 ]
 OBS_TYPES = ("block", "frame", "latent")
 
@@ -79,9 +78,14 @@ def test_check_env_has_nothing_to_say(env_id, obs_type):
 
 
 def test_registration_is_complete():
-    assert "AstraDrive-v0" in IDS
-    for env_id in (*IDS, OWN_WORLD):
-        assert gym.spec(env_id).max_episode_steps == 250
+    limits = {env_id: gym.spec(env_id).max_episode_steps for env_id in (*IDS, OWN_WORLD)}
+    assert limits == {
+        "AstraDrive-v0": 250,
+        "AstraManipulation-v0": 50,
+        "AstraDrone-v0": 150,
+        "AstraCamera-v0": 100,
+        OWN_WORLD: 250,
+    }
 
 
 def test_importing_registers_without_torch():
