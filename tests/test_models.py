@@ -6,6 +6,7 @@ import torch
 from astra_gym.memory import HistoryMemory, corrupt, training_mask
 from astra_gym.models.action_experts import RoutedActions, load_balancing_loss
 from astra_gym.models.autoencoder import BlockAutoencoder, to_model, to_pixels
+from astra_gym.models.heads import RewardHeads
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.sampler import Dynamics, FlowConfig, predict_clean, schedule
 
@@ -234,3 +235,23 @@ def test_save_and_load(transformer, tmp_path):
     loaded = AstraTransformer.from_pretrained(tmp_path)
     for (name, a), b in zip(transformer.state_dict().items(), loaded.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, msg=name)
+
+
+def test_what_belongs_to_a_modality_still_does_after_loading(tmp_path):
+    """Saved configs are sorted by name; neither fixed experts nor prompts nor heads may follow that order."""
+    modalities = {"zoo": 3, "ant": 2}
+    sizes = {"in_channels": 4, "num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 24}
+    model = AstraTransformer(**sizes, modalities=modalities, routing="fixed", top_k=1, scenario_prompt=True)
+    torch.nn.init.normal_(model.scenario_embedding.weight)
+    heads = RewardHeads(feature_dim=8, action_dim=4, rewards={"zoo": (1.0, 2.0), "ant": (3.0, 4.0)})
+    model.save_pretrained(tmp_path / "transformer")
+    heads.save_pretrained(tmp_path / "heads")
+    again = AstraTransformer.from_pretrained(tmp_path / "transformer")
+    heads_again = RewardHeads.from_pretrained(tmp_path / "heads")
+    features, code = torch.randn(1, 8), torch.randn(1, 4)
+    for name, row_dim in modalities.items():
+        rows = torch.randn(1, row_dim)
+        for before, after in zip(model.action_encoder(rows, name), again.action_encoder(rows, name), strict=True):
+            torch.testing.assert_close(after, before)
+        torch.testing.assert_close(again.prompt([name]), model.prompt([name]))
+        torch.testing.assert_close(heads_again(features, code, [name]), heads(features, code, [name]))

@@ -76,7 +76,7 @@ def contents(dataset: Path) -> dict[str, bytes]:
 def test_without_ray_it_says_what_to_install(command, monkeypatch, capsys, tmp_path, episodes):
     monkeypatch.setitem(sys.modules, "ray", None)
     (tmp_path / "drive").symlink_to(episodes)
-    data = ["--data", str(tmp_path), "--parts", "fidelity"] if command == "evaluate" else []
+    data = ["--data", str(tmp_path), "--scenarios", "drive", "--parts", "fidelity"] if command == "evaluate" else []
     assert main([command, "--ray", "local", "--output", str(tmp_path / "output"), *data]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"astra-gym {command}: ray: ") and 'pip install "astra-gym[ray]"' in error

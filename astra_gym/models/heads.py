@@ -32,7 +32,7 @@ class RewardHeads(ModelMixin, ConfigMixin):
         super().__init__()
         if not rewards:
             raise ValueError("rewards: name at least one scenario, as {name: (mean, standard deviation)}")
-        self.scenarios = {name: i for i, name in enumerate(rewards)}
+        self.scenarios = {name: i for i, name in enumerate(sorted(rewards))}  # a saved config does not keep their order
         self.network = nn.Sequential(
             nn.Linear(feature_dim + action_dim, hidden_dim), nn.SiLU(), nn.Linear(hidden_dim, hidden_dim), nn.SiLU()
         )

@@ -305,6 +305,8 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         action_dim: width of the shared action space.
         action_hidden_dim: hidden width of the modality projectors, None for a single linear layer.
         num_experts, top_k, routing: the mixture of action experts; routing is "learned" or "fixed".
+        expert_order: with fixed routing the modalities in the order of their experts, None for that of ``modalities``
+            (which a saved config does not keep).
     """
 
     _supports_gradient_checkpointing = False
@@ -336,12 +338,16 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         num_experts: int = 4,
         top_k: int = 2,
         routing: str = "learned",
+        expert_order: list[str] | None = None,
     ):
         super().__init__()
         if attention not in ("causal", "packed"):
             raise ValueError(f"attention: got {attention!r}, allowed are 'causal' and 'packed'")
         if not modalities:
             raise ValueError("modalities: name at least one, as {name: row length}")
+        expert_order = expert_order or list(modalities)
+        self.register_to_config(expert_order=expert_order)
+        row_dims = {name: modalities[name] for name in expert_order}
         dim = num_attention_heads * attention_head_dim
         grid = (latent_size[0] // patch_size, latent_size[1] // patch_size)
         patch_dim = in_channels * patch_size**2
@@ -363,7 +369,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         if action_modulation:
             self.modulation_experts = ActionExperts(num_experts, action_dim, dim)
             nn.init.zeros_(self.modulation_experts.weight)
-        self.action_encoder = ActionEncoder(modalities, action_dim, action_hidden_dim, num_experts, top_k, routing)
+        self.action_encoder = ActionEncoder(row_dims, action_dim, action_hidden_dim, num_experts, top_k, routing)
         self.blocks = nn.ModuleList(  # type: ignore[assignment]
             AstraBlock(
                 dim,
@@ -422,7 +428,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         """
         if not self.config.scenario_prompt:
             return None
-        names = list(self.config.modalities)
+        names = sorted(self.config.modalities)  # a saved config does not keep their order
         if unknown := [name for name in scenarios if name is not None and name not in names]:
             raise ValueError(f"scenarios: got {unknown[0]!r}, this model knows {names}")
         told = torch.tensor([name is not None for name in scenarios], device=self.device)
