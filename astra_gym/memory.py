@@ -140,7 +140,12 @@ class HistoryMemory:
 
     def state(self) -> dict[str, Any]:
         """A copy of everything, for :meth:`load_state`."""
-        return {"keys": self.keys.clone(), "values": self.values.clone(), "count": self.count.clone(), "next": self._next}
+        return {
+            "keys": self.keys.clone(),
+            "values": self.values.clone(),
+            "count": self.count.clone(),
+            "next": self._next,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.keys.copy_(state["keys"])
