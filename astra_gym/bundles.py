@@ -32,6 +32,9 @@ class WorldConfig:
     """Euler steps a block by default."""
     guidance_scale: float = 1.0
     """Action-free guidance by default; 1 is off."""
+    temperatures: dict[str, float] = field(default_factory=dict)
+    """For each scenario the standard deviation of the noise that a block begins as, 1 where it is not named; lower is
+    truer on average and less varied."""
     flow: FlowConfig = field(default_factory=FlowConfig)
     termination_rewards: dict[str, float] = field(default_factory=dict)
     """For each scenario that can end: mean reward of the block that ends an episode."""

@@ -28,8 +28,6 @@ class FlowConfig:
     shift: float = 2.0
     """The sampler spends more of its steps at high noise, the more so the larger this is; high values are truer on
     average, low ones sharper."""
-    temperature: float = 1.0
-    """Standard deviation of the noise that a block begins as; lower is truer on average and less varied."""
     training_shift: float = 3.0
     """The same for the noise levels of training."""
     history_noise: float = 0.02
@@ -103,7 +101,7 @@ class Dynamics:
         With ``free``, the plan of hidden actions, each step also predicts with that and moves away from it, by
         ``guidance_scale`` times the difference that the actions make.
         """
-        x = self.config.temperature * noise
+        x = noise
         levels = schedule(plan.embedding.shape[1] - 1, self.config.shift)
         for i, (level, following) in enumerate(zip(levels, levels[1:], strict=False)):
             clean = self._clean(memory, x, level, plan.at(i), previous)

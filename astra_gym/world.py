@@ -79,6 +79,8 @@ class World:
         self._begun = [False] * num_worlds
         self._prompts = bundle.transformer.prompt(self.modalities)
         endings = config.termination_rewards
+        heat = [config.temperatures.get(name, 1.0) for name in self.modalities]
+        self._temperatures = torch.tensor(heat, device=self.device)[:, None, None, None]
         self._can_end = torch.tensor([name in endings for name in self.modalities], device=self.device)
         self._ending_reward = torch.tensor([endings.get(name, 0.0) for name in self.modalities], device=self.device)
 
@@ -164,7 +166,7 @@ class World:
         steps = self.num_inference_steps
         plan = self.dynamics.plan(self.memory, actions, self._prompts, steps)
         hidden = free and self.dynamics.plan(self.memory, free, self._prompts, steps)
-        noise = self._noise(everyone)
+        noise = self._temperatures * self._noise(everyone)
         latents = self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden)
         spread = self._spread(latents, plan, hidden, draws) if draws > 1 else None
         reward, terminated = self._remember(latents, plan)
@@ -182,7 +184,7 @@ class World:
         before = [generator.get_state() for generator in self._generators]
         made = [latents]
         for _ in range(draws - 1):
-            noise = self._noise(range(self.num_worlds))
+            noise = self._temperatures * self._noise(range(self.num_worlds))
             made.append(self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden))
         for generator, state in zip(self._generators, before, strict=True):
             generator.set_state(state)

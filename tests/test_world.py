@@ -1,5 +1,6 @@
 """The bundled world: deterministic, batched, resettable in part, and obedient."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -218,3 +219,16 @@ def test_bfloat16_shows_nearly_the_same(bank):
         world.reset([bank[0]], [0])
         frames.append(world.step(rows([0, 0.5, 0])).frames.astype(float))
     assert np.abs(frames[0] - frames[1]).mean() < 4
+
+
+def test_temperature_is_that_of_the_scenario(bundle, bank):
+    """A lower one leaves less to chance: two seeds come closer to each other."""
+
+    def distance(temperature: float) -> float:
+        colder = dataclasses.replace(bundle.config, temperatures={"drive": temperature})
+        world = World(dataclasses.replace(bundle, config=colder), 2)
+        world.reset([bank[0], bank[0]], [1, 2])
+        first, second = world.step(rows([0, 0.5, 0], [0, 0.5, 0])).latents
+        return float((first - second).square().mean())
+
+    assert distance(0.1) < 0.5 * distance(1.0)
