@@ -74,12 +74,17 @@ def pushing_table(pushing: Values) -> str:
     for where in ("dream", "simulator"):
         seen = pushing[where]
         way = "–" if seen["centimetres"] is None else f"{seen['centimetres']:.1f}"
+        by_blocks = " / ".join(f"{share:.2f}" for share in seen["right_way_by_blocks"])
         shares = [f"{seen['right_way_by_direction'][direction]:.2f}" for direction in directions]
-        rows.append((where, [with_interval(seen["right_way"], 2), *shares, f"{seen['seen']:.2f}", way]))
-    detector = pushing["detector"]
+        rows.append((where, [with_interval(seen["right_way"], 2), by_blocks, *shares, f"{seen['seen']:.2f}", way]))
+    detector, counted = pushing["detector"], " / ".join(map(str, range(1, pushing["push_blocks"] + 1)))
     return (
         f"Pushed from beside, {pushing['starts']} held-out starts: share of blocks that move at least 2 cm and within "
         "45 degrees of the push, as a colour detector sees it. In the simulator it is right in "
         f"{detector['agrees']:.0%} of the pushes, {detector['error_centimetres']:.1f} cm off on average:\n\n"
-        + table("in the", ["moved the right way", *directions, "block seen", "cm along the push"], rows)
+        + table(
+            "in the",
+            ["moved the right way", f"after {counted} blocks", *directions, "block seen", "cm along the push"],
+            rows,
+        )
     )

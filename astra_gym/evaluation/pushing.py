@@ -136,7 +136,8 @@ def judge_pushing(world: World, pushes: list[Push], seed: int, output: Path) -> 
     dreamt = roll(world, [push.start for push in pushes], MANIPULATION.rows(courses), seed, "pushing: dream").blocks
     simulated, true_ways = _simulate(pushes, courses)
     before = np.stack([push.blocks[-1, -1] for push in pushes])
-    ways = {name: _ways(before, blocks[:, -1, -1]) for name, blocks in (("dream", dreamt), ("simulator", simulated))}
+    frames = {"dream": dreamt[:, :, -1], "simulator": simulated[:, :, -1]}
+    ways = {name: _ways(before, each[:, -1]) for name, each in frames.items()}
     _draw(before, dreamt, simulated, pushes, output)
     seen = np.isfinite(ways["simulator"]).all(-1)
     figures: dict[str, Any] = {"starts": len(pushes), "push_blocks": PUSH_BLOCKS}
@@ -146,6 +147,9 @@ def judge_pushing(world: World, pushes: list[Push], seed: int, output: Path) -> 
         along = (way * ahead).sum(-1)
         figures[name] = {
             "right_way": estimate_mean(right, seed),
+            "right_way_by_blocks": [
+                float(_right_way(_ways(before, frames[name][:, block]), ahead).mean()) for block in range(PUSH_BLOCKS)
+            ],
             "seen": float(np.isfinite(along).mean()),
             "centimetres": 100 * float(np.nanmean(along)) if np.isfinite(along).any() else None,
             "right_way_by_direction": {
