@@ -170,12 +170,13 @@ class World:
         latents = self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden)
         spread = self._spread(latents, plan, hidden, draws) if draws > 1 else None
         reward, terminated = self._remember(latents, plan)
+        routing = actions.weights.float()
         return WorldStep(
             frames=self.decode(latents, out) if decode else np.empty(0, np.uint8),
             latents=latents.float(),
             reward=reward,
             terminated=terminated,
-            routing=actions.weights.float().cpu().numpy(),
+            routing=(routing / routing.sum(-1, keepdim=True)).cpu().numpy(),  # what bfloat16 has rounded off
             spread=spread,
         )
 

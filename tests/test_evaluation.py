@@ -200,7 +200,7 @@ def test_observed_blocks_are_history_like_those_of_a_start(bundle, recorded):
         one_by_one.observe(latents[None], row[None].numpy())
     row = DRIVE.rows(clip.episode.actions[clip.now])[None]
     frames = [world.step(row).frames.astype(int) for world in (together, one_by_one)]
-    assert np.abs(frames[0] - frames[1]).max() <= 1
+    assert np.abs(frames[0] - frames[1]).max() <= 3  # bfloat16 rounds differently in one pass and in many
     with pytest.raises(RuntimeError, match="observe: reset worlds"):
         World(bundle).observe(start.latents[:1], row)
 
@@ -215,13 +215,13 @@ def test_heads_are_read_from_episodes_of_any_length(bundle, recorded):
 
 def test_actions_can_be_sent_through_chosen_experts(bundle):
     encoder = bundle.transformer.action_encoder
-    rows = torch.from_numpy(DRIVE.rows(np.array([[0.5, 0.2, 0.0], [-1.0, 0.0, 1.0]])))
+    rows = torch.from_numpy(DRIVE.rows(np.array([[0.5, 0.2, 0.0], [-1.0, 0.0, 1.0]]))).to(bundle.transformer.dtype)
     own = encoder(rows, "drive")
     with routed_as(encoder, torch.eye(encoder.num_experts)[1]):
         swapped = encoder(rows, "drive")
-    np.testing.assert_array_equal(swapped.weights, torch.eye(encoder.num_experts)[[1, 1]])
-    np.testing.assert_array_equal(swapped.code, own.code)
-    np.testing.assert_array_equal(encoder(rows, "drive").weights, own.weights)
+    np.testing.assert_array_equal(swapped.weights.float(), torch.eye(encoder.num_experts)[[1, 1]])
+    torch.testing.assert_close(swapped.code, own.code, atol=0, rtol=0)
+    torch.testing.assert_close(encoder(rows, "drive").weights, own.weights, atol=0, rtol=0)
 
 
 def test_driving_clips_are_on_the_road(recorded):

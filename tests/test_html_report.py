@@ -25,7 +25,7 @@ def test_a_quick_evaluation_measures_all_of_drive_and_reports_it(episodes, tmp_p
     data.mkdir(parents=True)
     for name in ("train", "val"):
         (data / name).symlink_to(episodes / "train")
-    parts = ("fidelity", "drift", "control", "actions", "back", "pushing", "routing")
+    parts = ("fidelity", "drift", "control", "actions", "back", "pushing")
     args = EvaluateArgs(
         data=tmp_path / "data", scenarios=("drive",), quick=True, parts=parts, output=tmp_path / "out", runs=tmp_path
     )

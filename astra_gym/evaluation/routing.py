@@ -84,7 +84,8 @@ def expert_use(bundle: Bundle, modality: Modality, episodes: Sequence[Episode]) 
     weights = bundle.transformer.action_encoder(
         rows.to(bundle.transformer.device, bundle.transformer.dtype), modality.name
     ).weights
-    return weights.float().mean(0).cpu()
+    mean = weights.float().mean(0).cpu()
+    return mean / mean.sum()
 
 
 def _measure(bundle: Bundle, folder: Path, name: str, context: int, seed: int) -> _Scenario:
