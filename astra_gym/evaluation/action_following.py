@@ -57,6 +57,7 @@ def judge_actions(
         batch: worlds rolled at a time.
         seed: of the choice of clips and of the first world.
         others: datasets ``<scenario>/val`` of the world's other scenarios; the first one's experts are swapped in.
+            Without any, that dream is left out.
     """
     chosen = choose_clips(episodes, clips, context, BLOCKS, seed)
     given = np.stack([clip.future_actions for clip in chosen])
