@@ -129,8 +129,7 @@ def _actions(args: EvaluateArgs, bundle: Bundle, modality: Modality, episodes: S
         camera_pose.followed if name == "camera" else None,
     )
     others = [args.data / other / "val" for other in bundle.scenarios if other != name]
-    others = [folder for folder in others if (folder / "metadata.json").exists()]
-    others = [folder for folder in others if folder.is_dir()]  # without any, no experts are swapped
+    others = [folder for folder in others if (folder / "metadata.json").exists()]  # without any, none are swapped
     figures = action_following.judge_actions(
         bundle, modality, episodes, reader, args.clips, args.context, args.batch, args.seed, others
     )
