@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from astra_gym.bundles import Start
 from astra_gym.data.episodes import read_episodes
 from astra_gym.evaluation.bench_race import DEFAULT, world_contender
 from astra_gym.evaluation.bench_stages import world_of
@@ -33,7 +34,8 @@ def judge_options(args: BenchWorldArgs, scenario: str, options: dict[str, dict[s
     clips = choose_clips(episodes, args.clips, args.context, max(args.horizons), args.seed)
     places = np.array(args.horizons) - 1
     truth = np.stack([clip.future_blocks for clip in clips])[:, places]
-    starts, rows = [], np.zeros(0)
+    starts: list[Start] = []
+    rows = np.zeros(0)
     decibels: dict[str, np.ndarray] = {}
     for name, option in {REFERENCE: {"dtype": "float32"}, DEFAULT: {}, **options}.items():
         envs = world_contender(args.world, scenario, min(BATCH, len(clips)), args.device, option).envs

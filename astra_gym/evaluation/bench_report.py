@@ -196,7 +196,11 @@ def _plot(figures: Values, path: Path) -> None:
     figure.savefig(path, bbox_inches="tight")
 
 
-_STYLES = {"world": {"linewidth": 2.5}, "option": {"linestyle": ":"}, "simulator": {"linestyle": "--"}}
+_STYLES: dict[str, dict[str, Any]] = {
+    "world": {"linewidth": 2.5},
+    "option": {"linestyle": ":"},
+    "simulator": {"linestyle": "--"},
+}
 
 
 def _plot_race(axes: Any, scenario: str, race: list[Values]) -> None:

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,12 @@ def _memory(world: str, device: str, scenario: str, count: int) -> dict[str, Any
     return {"worlds": count, "megabytes": 1e-6 * memory("VmRSS")}
 
 
-PARTS = {"alone": _alone, "simulator": _simulator, "batches": _batches, "memory": _memory}
+PARTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "alone": _alone,
+    "simulator": _simulator,
+    "batches": _batches,
+    "memory": _memory,
+}
 
 if __name__ == "__main__":
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
