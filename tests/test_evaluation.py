@@ -190,7 +190,8 @@ def test_reward_is_judged_where_no_end_is_or_is_said_to_be():
     assert figures["correlation_per_block"] == pytest.approx(1) and figures["blocks"] == 17
 
 
-def test_observed_blocks_are_history_like_those_of_a_start(bundle, recorded):
+def test_observed_blocks_are_history_like_those_of_a_start(recorded):
+    bundle = load_bundle(dtype="float32")  # bfloat16 rounds differently in one pass and in many
     clip = heldout.opening_clips(recorded, 1, context=5)[0]
     start = heldout.as_start(World(bundle), DRIVE, clip)
     together, one_by_one = World(bundle), World(bundle)
@@ -200,7 +201,7 @@ def test_observed_blocks_are_history_like_those_of_a_start(bundle, recorded):
         one_by_one.observe(latents[None], row[None].numpy())
     row = DRIVE.rows(clip.episode.actions[clip.now])[None]
     frames = [world.step(row).frames.astype(int) for world in (together, one_by_one)]
-    assert np.abs(frames[0] - frames[1]).max() <= 3  # bfloat16 rounds differently in one pass and in many
+    assert np.abs(frames[0] - frames[1]).max() <= 1
     with pytest.raises(RuntimeError, match="observe: reset worlds"):
         World(bundle).observe(start.latents[:1], row)
 
