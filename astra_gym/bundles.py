@@ -17,7 +17,7 @@ from astra_gym.models.autoencoder import BlockAutoencoder
 from astra_gym.models.heads import RewardHeads
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.sampler import FlowConfig
-from astra_gym.scenarios import Scenario, in_order
+from astra_gym.scenarios import Scenario, in_order, simulator_id
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -57,7 +57,7 @@ class WorldConfig:
         """Id of a scenario's ground truth, for :func:`astra_gym.simulators.own.make_simulator`."""
         if scenario in self.own_scenarios:
             return self.own_scenarios[scenario].env
-        return f"AstraSim/{scenario.capitalize()}-v0"
+        return simulator_id(scenario)
 
     def save(self, folder: Path) -> None:
         (folder / "world.json").write_text(json.dumps(asdict(self), indent=2) + "\n")

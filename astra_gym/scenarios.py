@@ -74,6 +74,16 @@ class Scenario:
         )
 
 
+def environment_id(scenario: str) -> str:
+    """Gymnasium id of the learned world of a scenario."""
+    return f"Astra{scenario.capitalize()}-v0" if scenario in MODALITIES else "AstraWorld-v0"
+
+
+def simulator_id(scenario: str) -> str:
+    """Gymnasium id of the ground truth of one of the four; others have theirs from their :class:`Scenario`."""
+    return f"AstraSim/{scenario.capitalize()}-v0"
+
+
 def check_name(name: str) -> None:
     """Raise a ValueError if no scenario can be called ``name``, which names folders and parts of the model."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name == "all":

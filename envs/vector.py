@@ -19,6 +19,7 @@ from astra_gym.actions import MODALITIES, Modality
 from astra_gym.envs.base import LATENT_BOUND, check_views, make_world, observation_space
 from astra_gym.envs.released import is_released
 from astra_gym.envs.starts import Beginning, draw_beginnings
+from astra_gym.scenarios import environment_id, in_order
 
 if TYPE_CHECKING:
     import torch
@@ -362,7 +363,6 @@ def _check_scenarios(names: Sequence[str], world: str | Path) -> None:
     """Raise a ValueError if one is neither among the four nor among those of the world's own."""
     if set(names) - set(MODALITIES):
         from astra_gym.bundles import scenarios_of
-        from astra_gym.scenarios import in_order
 
         allowed = in_order([*MODALITIES, *scenarios_of(world)])
         if unknown := [name for name in names if name not in allowed]:
@@ -380,8 +380,7 @@ def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
 def _step_limit(scenario: str, max_episode_steps: int | None) -> float:
     """The longest episode; None for the one that the scenario is registered with."""
     if max_episode_steps is None:
-        env_id = f"Astra{scenario.capitalize()}-v0" if scenario in MODALITIES else "AstraWorld-v0"
-        max_episode_steps = gym.spec(env_id).max_episode_steps
+        max_episode_steps = gym.spec(environment_id(scenario)).max_episode_steps
     if max_episode_steps == -1:
         return np.inf
     if not (isinstance(max_episode_steps, (int, np.integer)) and max_episode_steps > 0):

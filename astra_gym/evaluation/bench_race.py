@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 import astra_gym  # noqa: F401
+from astra_gym.scenarios import simulator_id
 
 DEFAULT = "world"
 """Name of a world with default settings."""
@@ -111,7 +112,7 @@ _PRELOADED = ["__main__", "astra_gym.simulators.blocks", "gymnasium.envs.box2d.c
 def simulator_ids(scenario: str) -> dict[str, int]:
     """A scenario's true simulators, and the frames that one of their steps makes."""
     plain = {"CarRacing-v3": 1} if scenario == "drive" else {}
-    return plain | {f"AstraSim/{scenario.capitalize()}-v0": 4}
+    return plain | {simulator_id(scenario): 4}
 
 
 def simulator_contenders(scenario: str, counts: Sequence[int]) -> Iterator[Contender]:

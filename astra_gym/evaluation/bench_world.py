@@ -22,6 +22,7 @@ from astra_gym.evaluation.bench_race import Contender, simulator_contenders, tak
 from astra_gym.evaluation.evaluate import fingerprint
 from astra_gym.evaluation.ledger import write_json
 from astra_gym.evaluation.speed import in_a_process_of_its_own
+from astra_gym.scenarios import environment_id
 
 # Whatever imports torch is imported where it is needed: the simulators' processes begin with this module too.
 
@@ -232,7 +233,7 @@ def _stages(args: BenchWorldArgs, scenario: str, count: int) -> dict[str, Any]:
 
     env: gym.Env | gym.vector.VectorEnv
     if count == 1:
-        env = gym.make(f"Astra{scenario.capitalize()}-v0", world=args.world, device=args.device)
+        env = gym.make(environment_id(scenario), world=args.world, device=args.device)
     else:
         env = AstraVectorEnv(scenario, count, world=args.world, device=args.device)
     return judge_stages(env, args.stage_steps)

@@ -94,14 +94,15 @@ def _alone(world: str, device: str, scenario: str, steps: int) -> dict[str, Any]
 
 def _simulator(world: str, device: str, scenario: str, steps: int) -> dict[str, Any]:
     from astra_gym.actions import MODALITIES
+    from astra_gym.scenarios import simulator_id
     from astra_gym.simulators.own import make_simulator
 
-    simulator_id = f"AstraSim/{scenario.capitalize()}-v0"
+    true_id = simulator_id(scenario)
     if scenario not in MODALITIES:  # else torch stays out of the process
         from astra_gym.bundles import WorldConfig, world_folder
 
-        simulator_id = WorldConfig.load(world_folder(world)).simulator_id(scenario)
-    env = make_simulator(simulator_id)
+        true_id = WorldConfig.load(world_folder(world)).simulator_id(scenario)
+    env = make_simulator(true_id)
     env.reset(seed=0)
     env.action_space.seed(0)
     return _steps(env, steps)

@@ -17,6 +17,7 @@ from astra_gym.evaluation.intervals import estimate_mean
 from astra_gym.evaluation.metrics import psnr, squared_error
 from astra_gym.evaluation.pictures import save_grid
 from astra_gym.evaluation.rollout import roll
+from astra_gym.scenarios import simulator_id
 from astra_gym.simulators import replay_start
 from astra_gym.world import World
 
@@ -104,8 +105,7 @@ def actions_of(journey: Journey) -> np.ndarray:
 def simulate(modality: Modality, starts: Sequence[Start], actions: np.ndarray) -> np.ndarray:
     """What the simulator makes of ``actions (S, action_dim)`` from each start, ``uint8 (N, S, K, H, W, 3)``."""
     made = []
-    name = f"AstraSim/{modality.name.capitalize()}-v0"
-    with gym.make(name, max_episode_blocks=None, disable_env_checker=True) as sim:
+    with gym.make(simulator_id(modality.name), max_episode_blocks=None, disable_env_checker=True) as sim:
         for start in tqdm(starts, desc="there and back: simulator", leave=False):
             replay_start(sim, start)
             made.append([sim.step(action)[0] for action in actions])

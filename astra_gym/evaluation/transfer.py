@@ -17,6 +17,7 @@ from astra_gym.agents.rollout import make_block_env
 from astra_gym.evaluation.intervals import estimate_mean, interval, number, resampled, with_interval
 from astra_gym.evaluation.ledger import Ledger, digest, policy_key, write_json
 from astra_gym.evaluation.truth import Episode, make_policy, simulator_id, true_returns, worker_pool
+from astra_gym.scenarios import environment_id
 
 
 @dataclass
@@ -121,7 +122,7 @@ def _checked(args: TransferArgs) -> tuple[dict[str, str], int]:
     blocks = args.blocks
     if blocks is None:
         simulator_id(args.scenario)
-        blocks = gym.spec(f"Astra{args.scenario.capitalize()}-v0").max_episode_steps
+        blocks = gym.spec(environment_id(args.scenario)).max_episode_steps
     assert blocks is not None
     for name, value, least in (
         ("episodes", args.episodes, 2),

@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
+from astra_gym import scenarios
 from astra_gym.agents.policies import Agent, make_agent
 from astra_gym.agents.rollout import make_block_env
 from astra_gym.simulators.replay import replay
@@ -37,7 +38,7 @@ def simulator_id(scenario: str) -> str:
     """
     if scenario not in EXPERTS:
         raise ValueError(f"scenario: got {scenario!r}, those with a true simulator are {list(EXPERTS)}")
-    return f"AstraSim/{scenario.capitalize()}-v0"
+    return scenarios.simulator_id(scenario)
 
 
 class Expert:
