@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from astra_gym.files import replacing
+
 
 class ClipBuffer:
     """A ring of the newest frames.
@@ -49,8 +51,6 @@ def save_clip(frames: list[np.ndarray], fps: float, path: Path, height: int = 51
         large = frame.repeat(zoom, 0).repeat(zoom, 1)
         return large[: large.shape[0] // 2 * 2, : large.shape[1] // 2 * 2]  # the codec wants even sides
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    with ImageSequenceClip(frames, fps=fps).image_transform(enlarge) as clip:
+    with replacing(path) as unfinished, ImageSequenceClip(frames, fps=fps).image_transform(enlarge) as clip:
         clip.write_videofile(str(unfinished), codec="libx264", audio=False, threads=1, logger=None)
-    return unfinished.rename(path)
+    return path

@@ -7,7 +7,6 @@ smooth action sequences, with an Astra world as the model.
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from astra_gym.agents.sb3 import Controls
 from astra_gym.bundles import Start
 from astra_gym.envs.base import make_world
+from astra_gym.files import write_json
 from astra_gym.media import load_image
 from astra_gym.rewards import GoalImage
 from astra_gym.world import World
@@ -90,10 +90,7 @@ class PlannerConfig:
 
     def save(self, path: Path) -> Path:
         """Write the settings as JSON; :func:`astra_gym.agents.policies.make_agent` takes the path."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".unfinished-{path.name}")
-        unfinished.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        os.replace(unfinished, path)
+        write_json(path, asdict(self))
         return path
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from astra_gym.agents.canvas import contact_sheet, panel
 from astra_gym.agents.policies import make_agent
 from astra_gym.agents.rollout import Step, is_simulator, make_block_env, run_episode
+from astra_gym.files import replacing
 
 
 @dataclass
@@ -145,12 +145,13 @@ def write_video(args: RecordArgs, env: gym.Env, films: list[Film], path: Path) -
             args.scale,
         )
 
-    def write(unfinished: Path) -> None:
-        with VideoClip(picture, duration=count / fps) as clip:
-            clip.write_videofile(str(unfinished), fps, codec="libx264", audio=False, threads=1, logger=None)
-
-    with tqdm(total=count, desc=path.name, unit="frame", leave=False) as bar:
-        return _write_atomically(path, write)
+    with (
+        tqdm(total=count, desc=path.name, unit="frame", leave=False) as bar,
+        replacing(path) as unfinished,
+        VideoClip(picture, duration=count / fps) as clip,
+    ):
+        clip.write_videofile(str(unfinished), fps, codec="libx264", audio=False, threads=1, logger=None)
+    return path
 
 
 def write_contact_sheet(args: RecordArgs, films: list[Film], path: Path) -> Path:
@@ -159,15 +160,6 @@ def write_contact_sheet(args: RecordArgs, films: list[Film], path: Path) -> Path
     blocks = range(0, count, -(-count // args.moments))
     rows = [[film.at(block)[0].block[-1] for block in blocks] for film in films]
     sheet = contact_sheet(rows, blocks, [film.caption for film in films], scale=max(1, args.scale // 3))
-    return _write_atomically(path, lambda unfinished: Image.fromarray(sheet).save(unfinished))
-
-
-def _write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
-    """Write under another name first: a file at ``path`` is always whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    try:
-        write(unfinished)
-        return unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as unfinished:
+        Image.fromarray(sheet).save(unfinished)
+    return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
+
+from astra_gym.files import replacing
 
 _STORED = ("observations", "actions", "rewards", "dones", "cut")
 
@@ -80,10 +81,9 @@ class BlockReplayBuffer(ReplayBuffer):
     def save(self, path: Path) -> None:
         """Write what is in it, as ``.npz``, so that a kill at any moment leaves the old file or the new one."""
         rows = self.buffer_size if self.full else self.pos
-        unfinished = path.with_name(f".unfinished-{path.name}")
         kept = {name: getattr(self, name)[:rows] for name in _STORED}
-        np.savez(unfinished, allow_pickle=False, pos=self.pos, full=self.full, **kept)
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            np.savez(unfinished, allow_pickle=False, pos=self.pos, full=self.full, **kept)
 
     def load(self, path: Path) -> None:
         """Take in what was written; the episodes under way then are cut.

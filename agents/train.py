@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ from astra_gym.agents.sb3 import algorithm_of, wrap_for_sb3
 from astra_gym.agents.settings import load_settings, scenario_of, setting_names
 from astra_gym.agents.vec_env import AstraVecEnv, VecScaledReward
 from astra_gym.envs.vector import AstraVectorEnv
+from astra_gym.files import replacing, write_json
 
 EVALUATION_SEEDS = range(10_000, 10_010)
 """Episodes that every policy is judged on; training draws its seeds elsewhere."""
@@ -189,9 +188,8 @@ def save_model(model: BaseAlgorithm, args: TrainAgentArgs) -> None:
     if args.keep_checkpoints:
         paths.append(args.output / f"policy_{model.num_timesteps}.zip")
     for path in paths:
-        unfinished = path.with_name(f".unfinished-{path.name}")
-        model.save(unfinished)
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            model.save(unfinished)
 
 
 def make_vec_env(args: TrainAgentArgs, settings: dict[str, Any]) -> VecEnv:
@@ -312,7 +310,5 @@ def evaluate_policy(args: TrainAgentArgs, blocks: int) -> dict[str, dict[str, li
             results[env_id][Path(name).stem] = returns
             tqdm.write(f"{env_id}, {Path(name).stem}: return {np.mean(returns):.1f} ± {np.std(returns):.1f}")
         env.close()
-    unfinished = args.output / ".unfinished-evaluation.json"
-    unfinished.write_text(json.dumps(results, indent=2) + "\n")
-    unfinished.replace(args.output / "evaluation.json")
+    write_json(args.output / "evaluation.json", results)
     return results

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from astra_gym import cluster
+from astra_gym.files import replacing
 
 Policy = Callable[[np.ndarray], np.ndarray]
 PolicyFactory = Callable[[gym.Env, int], Policy]
@@ -141,9 +142,8 @@ def _episodes(job: Job) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
 
 def _save(episode: dict[str, np.ndarray], seed: int, parts: Path) -> None:
     """Write one file a seed, atomically."""
-    temporary = parts / f".{seed}.npz"
-    np.savez(temporary, allow_pickle=False, **episode)
-    temporary.rename(parts / f"{seed}.npz")
+    with replacing(parts / f"{seed}.npz") as unfinished:
+        np.savez(unfinished, allow_pickle=False, **episode)
 
 
 def _collect_here(work: tuple[Job, Path]) -> None:

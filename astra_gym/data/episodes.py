@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from astra_gym.files import replacing
 from astra_gym.models.autoencoder import BlockAutoencoder, to_model
 from astra_gym.scenarios import Scenario
 
@@ -147,7 +148,6 @@ def latent_episodes(path: Path, autoencoder: BlockAutoencoder) -> LatentEpisodes
         offsets=torch.tensor(offsets),
         seeds=torch.tensor(seeds),
     )
-    temporary = cache.with_suffix(".tmp")
-    torch.save(vars(data), temporary)
-    temporary.rename(cache)
+    with replacing(cache) as unfinished:
+        torch.save(vars(data), unfinished)
     return data

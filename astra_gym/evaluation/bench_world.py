@@ -20,8 +20,8 @@ from astra_gym.envs.base import make_world
 from astra_gym.evaluation import bench_report
 from astra_gym.evaluation.bench_race import Contender, simulator_contenders, take_turns, world_contender
 from astra_gym.evaluation.evaluate import fingerprint
-from astra_gym.evaluation.ledger import write_json
 from astra_gym.evaluation.speed import in_a_process_of_its_own
+from astra_gym.files import write_json
 from astra_gym.scenarios import environment_id
 
 # Whatever imports torch is imported where it is needed: the simulators' processes begin with this module too.

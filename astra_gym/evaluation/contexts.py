@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from astra_gym.agents.rollout import make_block_env
 from astra_gym.data.collect import load_policy, run_episode
 from astra_gym.evaluation.truth import Episode, simulator_id
+from astra_gym.files import replacing
 
 CONTEXT_POLICIES = {
     "drive": "mixed-driver",
@@ -79,10 +79,8 @@ def collect_contexts(
     seeds, blocks, actions = zip(*found, strict=True)
     contexts = Contexts(np.array(seeds), np.stack(blocks), np.stack(actions))
     if cache is not None:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = cache.with_name(f".unfinished-{cache.name}")
-        np.savez_compressed(unfinished, allow_pickle=False, **vars(contexts))
-        os.replace(unfinished, cache)
+        with replacing(cache) as unfinished:
+            np.savez_compressed(unfinished, allow_pickle=False, **vars(contexts))
     return contexts
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from astra_gym.evaluation import report
-from astra_gym.evaluation.ledger import write_json
 from astra_gym.evaluation.report import Figures
+from astra_gym.files import write_json
 
 if TYPE_CHECKING:
     from astra_gym.bundles import Bundle

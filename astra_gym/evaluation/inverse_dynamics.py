@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from astra_gym.data.episodes import Episode, open_storage, read_episodes
 from astra_gym.evaluation.flow import optical_flow
 from astra_gym.evaluation.metrics import luminance
+from astra_gym.files import replacing
 
 SEEN = 3
 """Blocks that the network looks at: the one before the action's, the action's own and the one after it, in which slow
@@ -193,7 +193,6 @@ def trained(
     examples = gather(read_episodes(folder), blocks, followed)
     model = learn(examples, steps, seed)
     saved = {"key": key, "action_dim": examples.actions.shape[1], "size": examples.seen.shape[-1]}
-    temporary = cache.with_suffix(".tmp")
-    torch.save(saved | {"weights": model.state_dict()}, temporary)
-    os.replace(temporary, cache)
+    with replacing(cache) as unfinished:
+        torch.save(saved | {"weights": model.state_dict()}, unfinished)
     return model

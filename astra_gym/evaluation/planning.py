@@ -19,9 +19,10 @@ from astra_gym.agents.planner import Planner, PlannerConfig
 from astra_gym.agents.policies import Agent
 from astra_gym.agents.rollout import Step, make_block_env, run_episode
 from astra_gym.evaluation.intervals import estimate_mean, with_interval
-from astra_gym.evaluation.ledger import Ledger, policy_key, write_json
+from astra_gym.evaluation.ledger import Ledger, policy_key
 from astra_gym.evaluation.metrics import on_road
 from astra_gym.evaluation.truth import make_policy, simulator_id, worker_pool
+from astra_gym.files import write_json
 
 
 @dataclass

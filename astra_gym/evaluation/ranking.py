@@ -10,8 +10,8 @@ import numpy as np
 import tyro
 
 from astra_gym.evaluation.intervals import estimate_mean, with_interval
-from astra_gym.evaluation.ledger import write_json
 from astra_gym.evaluation.ranking_metrics import LEAST_POLICIES, ranking
+from astra_gym.files import write_json
 
 SKILLS = tuple(f"scripted:{skill}" for skill in ("0.2", "0.4", "0.6", "0.8", "0.9", "1"))
 DEFAULT_POLICIES = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +14,9 @@ import tyro
 
 from astra_gym.agents.rollout import make_block_env
 from astra_gym.evaluation.intervals import estimate_mean, interval, number, resampled, with_interval
-from astra_gym.evaluation.ledger import Ledger, digest, policy_key, write_json
+from astra_gym.evaluation.ledger import Ledger, digest, policy_key
 from astra_gym.evaluation.truth import Episode, make_policy, simulator_id, true_returns, worker_pool
+from astra_gym.files import replacing, write_json
 from astra_gym.scenarios import environment_id
 
 
@@ -163,10 +163,8 @@ def untrained(policy: Path, folder: Path) -> Path:
     arguments = {"use_sde": model.use_sde, **model.policy_kwargs}
     model.policy = model.policy_class(model.observation_space, model.action_space, model.lr_schedule, **arguments)
     model.num_timesteps = 0
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".unfinished-{path.name}"
-    model.save(unfinished)
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        model.save(unfinished)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from astra_gym.files import replacing
 from astra_gym.training.optim import MovingAverage, learning_rate_factor, make_optimizers
 from astra_gym.training.parallel import Draws, average_gradients
 
@@ -58,9 +58,8 @@ class Stage(Protocol):
 
 def save_atomically(state: dict, path: Path) -> None:
     """Write a checkpoint so that a kill at any moment leaves the old one or the new one, never a torn one."""
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as unfinished:
+        torch.save(state, unfinished)
 
 
 def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.device) -> None:
