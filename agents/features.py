@@ -1,4 +1,4 @@
-"""A small convolutional network for stacked frames, cheap enough for SAC on two CPU cores."""
+"""A small convolutional network for stacked frames, cheap enough to learn with on two CPU cores."""
 
 from __future__ import annotations
 

@@ -250,10 +250,11 @@ def make_model(args: TrainAgentArgs, settings: dict[str, Any], envs: VecEnv) -> 
             assert isinstance(model.replay_buffer, BlockReplayBuffer)
             model.replay_buffer.load(args.replay)
         return model
+    kwargs: dict[str, Any] = {"features_extractor_class": BlockFeatures}
     if args.algorithm == "sac":
-        kwargs: dict[str, Any] = {"features_extractor_class": BlockFeatures, "net_arch": [256, 256]}
+        kwargs["net_arch"] = [256, 256]
     else:
-        kwargs = {"log_std_init": settings["log_std_init"]}
+        kwargs["log_std_init"] = settings["log_std_init"]
     return learner("CnnPolicy", envs, seed=args.seed, device=args.device, policy_kwargs=kwargs, **options)
 
 

@@ -14,8 +14,9 @@ from diffusers import AutoencoderKLWan
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from astra_gym.models.attention import KeysValues
 from astra_gym.models.packing import SLOTS, window_rows
-from astra_gym.models.transformer import AstraTransformer, KeysValues
+from astra_gym.models.transformer import AstraTransformer
 from astra_gym.models.video_codec import StreamingDecoder
 from astra_gym.sampler import schedule
 from astra_gym.velocity import VelocitySampler

@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 from astra_gym.camera import load_poses, path_rows, preset_rows, still_rows
 from astra_gym.conditions import ImageSource, VideoSource, load_condition_image, load_condition_video
 from astra_gym.episode import MAX_HISTORY, AstraEpisode, Block, Guidance
-from astra_gym.models.transformer import AstraTransformer, KeysValues
+from astra_gym.models.attention import KeysValues
+from astra_gym.models.transformer import AstraTransformer
 from astra_gym.models.video_codec import encode_video
 
 MAX_TEXT_TOKENS = 512

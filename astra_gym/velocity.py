@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from astra_gym.models.action_experts import RoutedActions
-from astra_gym.models.transformer import AstraTransformer, KeysValues, PackedHistory
+from astra_gym.models.attention import KeysValues
+from astra_gym.models.transformer import AstraTransformer, PackedHistory
 
 
 class VelocitySampler:

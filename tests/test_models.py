@@ -163,7 +163,7 @@ def test_adapter_reaches_every_block_and_its_projector_begins_as_identity(transf
     tokens = torch.randn(1, 1, 17, 48)
     block = transformer.blocks[0]
     _, modulation = transformer.time_embedding(torch.full((1, 1), 0.5))
-    from astra_gym.models.transformer import Rotary
+    from astra_gym.models.attention import Rotary
 
     rotary = Rotary.from_positions(transformer.positions(torch.zeros(1, 1)).flatten(1, 2), 24)
     outputs = [block(tokens, torch.full((1, 1, 1, 48), value), modulation, rotary) for value in (0.0, 1.0)]

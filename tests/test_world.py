@@ -51,7 +51,8 @@ def test_one_step_does_not_depend_on_the_other_worlds(bundle, bank):
     assert step.reward[1] == pytest.approx(single.reward[0], abs=1e-3)
 
 
-def test_any_worlds_can_be_reset_alone(bundle, bank):
+def test_any_worlds_can_be_reset_alone(bank):
+    bundle = load_bundle(dtype="float32")  # attention adds up in another order, which bfloat16 shows
     world, untouched = World(bundle, 3), World(bundle, 3)
     for each in (world, untouched):
         each.reset([bank[i] for i in range(3)], [0, 1, 2])

@@ -7,7 +7,7 @@ code and routing into the vector that the block's tokens receive.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -106,6 +106,16 @@ class ActionExperts(nn.Module):
         """The weighted sum of the experts' outputs, ``(..., dim)``."""
         outputs = torch.einsum("...c,edc->...ed", actions.code, self.weight) + self.bias
         return torch.einsum("...e,...ed->...d", actions.weights, outputs)
+
+
+@torch.no_grad()
+def join_experts(layers: Sequence[ActionExperts]) -> Callable[[RoutedActions], Tensor]:
+    """For inference: copies of several layers of experts as one, whose output is all of theirs, side by side."""
+    experts, dim, code_dim = layers[0].weight.shape
+    joined = ActionExperts(experts, code_dim, dim * len(layers))
+    joined.weight = nn.Parameter(torch.cat([layer.weight for layer in layers], 1), False)
+    joined.bias = nn.Parameter(torch.cat([layer.bias for layer in layers], 1), False)
+    return joined.forward
 
 
 def load_balancing_loss(actions: RoutedActions) -> Tensor:

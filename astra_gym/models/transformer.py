@@ -1,6 +1,7 @@
 """The Astra transformer: Wan's block with an action-aware adapter, over video latents.
 
-Read it from the top: attention → feed-forward → block → model. Two attention layouts share all of it:
+Read it from the top: feed-forward → block → model; attention has a module of its own. Two attention layouts
+share all of it:
 
 - "causal" (the bundled world): every latent frame attends to itself, to the frames of a sliding window before it and,
   farther back, to one summary token a frame. Keys and values of history are computed once (:mod:`astra_gym.memory`).
@@ -10,8 +11,8 @@ Read it from the top: attention → feed-forward → block → model. Two attent
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,112 +21,10 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from astra_gym.models.action_experts import ActionEncoder, ActionExperts, RoutedActions
+from astra_gym.models.action_experts import ActionEncoder, ActionExperts, RoutedActions, join_experts
+from astra_gym.models.attention import Attention, KeysValues, LayerCache, Rotary
+from astra_gym.models.layers import Linear
 from astra_gym.models.packing import HistoryEmbedding, plan_packing, token_layout
-
-KeysValues = tuple[Tensor, Tensor]
-"""Keys and values, each ``(B, heads, tokens, head_dim)``."""
-
-
-class LayerCache(Protocol):
-    """Where one layer's attention finds the keys and values of history."""
-
-    def extend(self, keys: Tensor, values: Tensor) -> KeysValues:
-        """History's keys and values followed by the given ones, each ``(B, heads, tokens, head_dim)``."""
-
-
-def rotary_angles(positions: Tensor, head_dim: int) -> Tensor:
-    """Angles of the 3-D rotary embedding, ``(..., head_dim / 2)``, from positions ``(..., 3)`` in time, height, width.
-
-    Height and width take a third of the head each, rounded down to pairs, time the rest (as in Wan2.1); base 10,000.
-    Computed in float64, since time grows without bound.
-    """
-    spatial = 2 * (head_dim // 6)
-    angles = []
-    for axis, dim in enumerate((head_dim - 2 * spatial, spatial, spatial)):
-        frequencies = 10_000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64, device=positions.device) / dim)
-        angles.append(positions[..., axis, None].double() * frequencies)
-    return torch.cat(angles, -1)
-
-
-class Rotary(NamedTuple):
-    """Rotary factors as complex numbers, broadcastable to ``(B, tokens, heads, head_dim / 2)``."""
-
-    factors: Tensor
-
-    @classmethod
-    def from_positions(cls, positions: Tensor, head_dim: int) -> Rotary:
-        angles = rotary_angles(positions, head_dim).unsqueeze(-2)
-        return cls(torch.polar(torch.ones_like(angles), angles).to(torch.complex64))
-
-    def rotate(self, x: Tensor) -> Tensor:
-        """Rotate adjacent pairs of ``x (B, tokens, heads, head_dim)``."""
-        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * self.factors).flatten(-2).to(x.dtype)
-
-
-class Attention(nn.Module):
-    """Multi-head attention with queries and keys RMS-normalised over the whole width."""
-
-    def __init__(self, dim: int, num_heads: int, eps: float):
-        super().__init__()
-        self.num_heads = num_heads
-        self.to_q = nn.Linear(dim, dim)
-        self.to_k = nn.Linear(dim, dim)
-        self.to_v = nn.Linear(dim, dim)
-        self.to_out = nn.Linear(dim, dim)
-        self.norm_q = nn.RMSNorm(dim, eps=eps)
-        self.norm_k = nn.RMSNorm(dim, eps=eps)
-        self.fused: FusedAttention | None = None
-
-    def fuse(self, projector: nn.Linear) -> None:
-        """For inference: multiply once for queries, keys and values, and once for the output and the ``projector``."""
-        self.fused = FusedAttention(self, projector)
-
-    def _heads(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
-        x = x.unflatten(-1, (self.num_heads, -1))
-        return (x if rotary is None else rotary.rotate(x)).transpose(1, 2)
-
-    def keys_values(self, source: Tensor) -> KeysValues:
-        """What a text's tokens ``(B, M, dim)`` are attended to by."""
-        return self._heads(self.norm_k(self.to_k(source))), self._heads(self.to_v(source))
-
-    def forward(
-        self,
-        x: Tensor,
-        rotary: Rotary | None = None,
-        context: KeysValues | None = None,
-        mask: Tensor | None = None,
-        cache: LayerCache | None = None,
-    ) -> Tensor:
-        """Attend from tokens ``x (B, N, dim)`` to ``context``, by default to themselves and to history."""
-        if context is None:
-            q, k, v = (self.to_q(x), self.to_k(x), self.to_v(x)) if self.fused is None else self.fused.to_qkv(x)
-            k, v = self._heads(self.norm_k(k), rotary), self._heads(v)
-        else:
-            q, (k, v) = self.to_q(x), context
-        if cache is not None:
-            k, v = cache.extend(k, v)
-        out = F.scaled_dot_product_attention(self._heads(self.norm_q(q), rotary), k, v, attn_mask=mask)
-        return (self.to_out if self.fused is None else self.fused.to_out)(out.transpose(1, 2).flatten(2))
-
-
-class FusedAttention:
-    """Copies of an attention's matrices: q, k and v beside each other, and the projector multiplied into the output."""
-
-    @torch.no_grad()
-    def __init__(self, attention: Attention, projector: nn.Linear):
-        layers = (attention.to_q, attention.to_k, attention.to_v)
-        self.qkv = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
-        weight, bias = attention.to_out.weight, attention.to_out.bias
-        outer = projector.weight.float()
-        self.out = (outer @ weight.float()).to(weight.dtype), (outer @ bias.float() + projector.bias).to(bias.dtype)
-
-    def to_qkv(self, x: Tensor) -> tuple[Tensor, ...]:
-        return F.linear(x, *self.qkv).chunk(3, -1)
-
-    def to_out(self, x: Tensor) -> Tensor:
-        return F.linear(x, *self.out)
 
 
 class FeedForward(nn.Module):
@@ -133,8 +32,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, local_grid: tuple[int, int] | None):
         super().__init__()
-        self.linear_in = nn.Linear(dim, hidden_dim)
-        self.linear_out = nn.Linear(hidden_dim, dim)
+        self.linear_in = Linear(dim, hidden_dim, gelu=True)
+        self.linear_out = Linear(hidden_dim, dim)
         self.local_grid = local_grid
         if local_grid is not None:
             self.local_mix = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
@@ -145,7 +44,7 @@ class FeedForward(nn.Module):
         """``x (B, F, S, dim)``; with a grid, its first h * w tokens of each frame are the frame's own."""
         if self.local_grid is not None:
             x = x + self._mix(x, *self.local_grid)
-        return self.linear_out(F.gelu(self.linear_in(x), approximate="tanh"))
+        return self.linear_out(self.linear_in(x))
 
     def _mix(self, x: Tensor, height: int, width: int) -> Tensor:
         grid = x[:, :, : height * width].flatten(0, 1).unflatten(1, (height, width)).permute(0, 3, 1, 2)
@@ -196,14 +95,13 @@ class AstraBlock(nn.Module):
         Args:
             x: tokens ``(B, F, S, dim)``: F latent frames (or one sequence) of S tokens.
             actions: the experts' output for each token's latent frame, broadcastable to ``x``.
-            modulation: projected time embedding ``(B, F, 6, dim)``.
+            modulation: what to shift, scale and gate by, of :meth:`AstraTransformer.modulation`, ``(B, F, 6, dim)``.
             rotary: of all F * S tokens.
             context: keys and values of the text, or None.
             mask: boolean attention mask over the F * S tokens (and history), or None.
             cache: keys and values of history, or None.
         """
-        table = (self.scale_shift_table + modulation.float()).to(x.dtype).unsqueeze(3)
-        shift1, scale1, gate1, shift2, scale2, gate2 = table.unbind(2)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unsqueeze(3).unbind(2)
         h = self.norm1(x) * (1 + scale1) + shift1 + actions
         h = self.attn1(h.flatten(1, 2), rotary, mask=mask, cache=cache)
         if self.attn1.fused is None:
@@ -262,7 +160,7 @@ class Conditioning(NamedTuple):
     embedding: Tensor
     """(B, F, dim): of time, action and prompt."""
     modulation: Tensor
-    """(B, F, 6, dim)"""
+    """(B, F, blocks, 6, dim)"""
     adapters: list[Tensor]
     """For each block ``(B, F, 1, dim)``: what the experts say of the actions."""
     rotary: Rotary
@@ -353,9 +251,9 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         patch_dim = in_channels * patch_size**2
         if attention == "packed" and (condition_on_previous or local_mixing):
             raise ValueError("attention: the packed layout has neither condition_on_previous nor local_mixing")
-        self.patch_embedding = nn.Linear(patch_dim * (2 if condition_on_previous else 1), dim)
+        self.patch_embedding = Linear(patch_dim * (2 if condition_on_previous else 1), dim)
         if attention == "causal":
-            self.summary_embedding = nn.Linear(in_channels * latent_size[0] * latent_size[1], dim)
+            self.summary_embedding = Linear(in_channels * latent_size[0] * latent_size[1], dim)
         else:
             self.history_embedding = HistoryEmbedding(in_channels, dim)
         if text_dim is not None:
@@ -384,10 +282,11 @@ class AstraTransformer(ModelMixin, ConfigMixin):
             for _ in range(num_layers)
         )
         self.norm_out = nn.LayerNorm(dim, eps=eps, elementwise_affine=False)
-        self.proj_out = nn.Linear(dim, patch_dim)
+        self.proj_out = Linear(dim, patch_dim)
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
         self.scale_shift_table = nn.Parameter(torch.randn(2, dim) * dim**-0.5)
+        self._fused_experts: Callable[[RoutedActions], Tensor] | None = None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -501,12 +400,28 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         once; choose a level with :meth:`Conditioning.at`.
         """
         condition: Tensor | float = 0.0 if prompt is None else prompt
+        layers = self._expert_layers()
+        if self._fused_experts is None:
+            outputs = [experts(actions) for experts in layers]
+        else:
+            outputs = list(self._fused_experts(actions).chunk(len(layers), -1))
         if self.config.action_modulation:
-            condition = condition + self.modulation_experts(actions)
-        embedding, modulation = self.time_embedding(noise_level, condition=condition)
+            condition = condition + outputs.pop()
+        embedding, projected = self.time_embedding(noise_level, condition=condition)
+        modulation = self.modulation(projected, projected.dtype)
         rotary = Rotary.from_positions(self.positions(times).flatten(1, 2), self.config.attention_head_dim)
-        adapters = [block.experts(actions).unsqueeze(2) for block in self.blocks]
-        return Conditioning(embedding, modulation, adapters, rotary, actions)
+        return Conditioning(embedding, modulation, [output.unsqueeze(2) for output in outputs], rotary, actions)
+
+    def _expert_layers(self) -> list[ActionExperts]:
+        """The experts of every block, and last those that modulate."""
+        own = [self.modulation_experts] if self.config.action_modulation else []
+        return [*(block.experts for block in self.blocks), *own]
+
+    def modulation(self, projected: Tensor, dtype: torch.dtype) -> Tensor:
+        """What each block shifts, scales and gates by, ``(B, F, blocks, 6, dim)``: its own table, and what all get from
+        the time embedding, ``(B, F, 6, dim)``."""
+        tables = torch.stack([block.scale_shift_table for block in self.blocks])
+        return (tables + projected.float().unsqueeze(2)).to(dtype)
 
     def predict(
         self,
@@ -526,7 +441,8 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         x = torch.cat([tokens, summary], 2)
         for i, block in enumerate(self.blocks):
             text, cache = context[i] if context else None, caches[i] if caches else None
-            x = block(x, conditioning.adapters[i], conditioning.modulation, conditioning.rotary, text, mask, cache)
+            modulation = conditioning.modulation[:, :, i]
+            x = block(x, conditioning.adapters[i], modulation, conditioning.rotary, text, mask, cache)
         x = self.norm_out(x)
         features = torch.cat([x[:, :, :-1].mean(2), x[:, :, -1]], -1)
         sample = self._project_out(x[:, :, :-1], conditioning.embedding)
@@ -536,6 +452,10 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         """Prepare for inference: fewer, larger matrix products. Weights must not change afterwards, nor move."""
         for block in self.blocks:
             block.attn1.fuse(block.projector)
+        self._fused_experts = join_experts(self._expert_layers())
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.pack()
         return self
 
     def _forward_packed(
@@ -549,12 +469,13 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         grid = (latents.shape[-2] // self.config.patch_size, latents.shape[-1] // self.config.patch_size)
         tokens = self.patch_embedding(self._patchify(latents))
         x = torch.cat([history.tokens, tokens.flatten(1, 2)], 1).unsqueeze(1)
-        embedding, modulation = self.time_embedding(noise_level, torch.float32)
+        embedding, projected = self.time_embedding(noise_level, torch.float32)
+        modulation = self.modulation(projected, x.dtype)
         # A token without an action has the zero code, not the row of zeros.
         rows = RoutedActions(F.pad(actions.code, (0, 0, 0, 1)), *(torch.cat([t, t[:, -1:]], 1) for t in actions[1:]))
         for i, block in enumerate(self.blocks):
             adapter = block.experts(rows)[:, history.rows].unsqueeze(1)
-            x = block(x, adapter, modulation, history.rotary, context[i] if context else None)
+            x = block(x, adapter, modulation[:, :, i], history.rotary, context[i] if context else None)
         x = self.norm_out(x[:, 0, history.tokens.shape[1] :]).unflatten(1, (latents.shape[1], -1))
         sample = self._project_out(x, embedding)
         return TransformerOutput(self._unpatchify(sample, grid), x.mean(2), actions)

@@ -1,0 +1,129 @@
+"""Attention with rotary positions and a cache of what came before."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from astra_gym.models.layers import Linear
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values, each ``(B, heads, tokens, head_dim)``."""
+
+
+class LayerCache(Protocol):
+    """Where one layer's attention finds the keys and values of history."""
+
+    def extend(self, keys: Tensor, values: Tensor) -> KeysValues:
+        """History's keys and values followed by the given ones, each ``(B, heads, tokens, head_dim)``."""
+
+
+def rotary_angles(positions: Tensor, head_dim: int) -> Tensor:
+    """Angles of the 3-D rotary embedding, ``(..., head_dim / 2)``, from positions ``(..., 3)`` in time, height, width.
+
+    Height and width take a third of the head each, rounded down to pairs, time the rest (as in Wan2.1); base 10,000.
+    Computed in float64, since time grows without bound.
+    """
+    spatial = 2 * (head_dim // 6)
+    angles = []
+    for axis, dim in enumerate((head_dim - 2 * spatial, spatial, spatial)):
+        frequencies = 10_000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64, device=positions.device) / dim)
+        angles.append(positions[..., axis, None].double() * frequencies)
+    return torch.cat(angles, -1)
+
+
+class Rotary(NamedTuple):
+    """Rotary factors as complex numbers, broadcastable to ``(B, tokens, heads, head_dim / 2)``."""
+
+    factors: Tensor
+
+    @classmethod
+    def from_positions(cls, positions: Tensor, head_dim: int) -> Rotary:
+        angles = rotary_angles(positions, head_dim).unsqueeze(-2)
+        return cls(torch.polar(torch.ones_like(angles), angles).to(torch.complex64))
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Rotate adjacent pairs of ``x (B, tokens, heads, head_dim)``."""
+        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * self.factors).flatten(-2).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with queries and keys RMS-normalised over the whole width."""
+
+    def __init__(self, dim: int, num_heads: int, eps: float):
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_q = nn.Linear(dim, dim)
+        self.to_k = nn.Linear(dim, dim)
+        self.to_v = nn.Linear(dim, dim)
+        self.to_out = nn.Linear(dim, dim)
+        self.norm_q = nn.RMSNorm(dim, eps=eps)
+        self.norm_k = nn.RMSNorm(dim, eps=eps)
+        self.fused: FusedAttention | None = None
+
+    def fuse(self, projector: nn.Linear) -> None:
+        """For inference: what is done to queries, keys and values alike is done once, and so are output and
+        ``projector``."""
+        self.fused = FusedAttention(self, projector)
+
+    def _heads(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        x = x.unflatten(-1, (self.num_heads, -1))
+        return (x if rotary is None else rotary.rotate(x)).transpose(1, 2)
+
+    def keys_values(self, source: Tensor, rotary: Rotary | None = None) -> KeysValues:
+        """What tokens ``(B, M, dim)``, such as a text's, are attended to by."""
+        return self._heads(self.norm_k(self.to_k(source)), rotary), self._heads(self.to_v(source))
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary | None = None,
+        context: KeysValues | None = None,
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """Attend from tokens ``x (B, N, dim)`` to ``context``, by default to themselves and to history."""
+        if context is None and self.fused is not None:
+            q, k, v = self.fused.queries_keys_values(x, rotary)
+        else:
+            q = self._heads(self.norm_q(self.to_q(x)), rotary)
+            k, v = self.keys_values(x, rotary) if context is None else context
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return (self.to_out if self.fused is None else self.fused.to_out)(out.transpose(1, 2).flatten(2))
+
+
+class FusedAttention:
+    """Copies of an attention's weights: q, k and v beside each other, the projector multiplied into the output."""
+
+    @torch.no_grad()
+    def __init__(self, attention: Attention, projector: nn.Linear):
+        layers = (attention.to_q, attention.to_k, attention.to_v)
+        self.to_qkv = _packed(torch.cat([each.weight for each in layers]), torch.cat([each.bias for each in layers]))
+        self.norm_weight = torch.stack([attention.norm_q.weight, attention.norm_k.weight])
+        self.num_heads, self.eps = attention.num_heads, attention.norm_q.eps
+        outer, inner = projector.weight.float(), attention.to_out
+        bias = outer @ inner.bias.float() + projector.bias
+        self.to_out = _packed((outer @ inner.weight.float()).to(inner.weight.dtype), bias.to(inner.bias.dtype))
+
+    def queries_keys_values(self, x: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Each ``(B, heads, N, head_dim)`` from tokens ``(B, N, dim)``."""
+        qkv = self.to_qkv(x).unflatten(-1, (3, -1))
+        both = F.rms_norm(qkv[:, :, :2], qkv.shape[-1:], eps=self.eps) * self.norm_weight
+        both = both.flatten(2).unflatten(-1, (2 * self.num_heads, -1))
+        if rotary is not None:
+            both = rotary.rotate(both)
+        q, k = both.transpose(1, 2).chunk(2, 1)
+        return q, k, qkv[:, :, 2].unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def _packed(weight: Tensor, bias: Tensor) -> Linear:
+    layer = Linear(weight.shape[1], weight.shape[0])
+    layer.weight, layer.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+    layer.pack()
+    return layer
