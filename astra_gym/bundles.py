@@ -231,7 +231,8 @@ def load_bundle(
             raise ValueError(
                 f"world: the weights in {folder / name} are corrupt or do not fit their config: {error}"
             ) from error
-        modules[name] = module.to(target).eval().requires_grad_(False)
+        module = module if target.type == "cpu" else module.to(target)
+        modules[name] = module.eval().requires_grad_(False)
     modules["transformer"].fuse()
     try:
         starts = {path.stem: StartBank.load(path) for path in sorted((folder / "starts").glob("*.safetensors"))}

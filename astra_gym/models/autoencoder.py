@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
+
+from astra_gym.models.base import Model, register_to_config
 
 
 class ResidualBlock(nn.Module):
@@ -23,7 +23,7 @@ class ResidualBlock(nn.Module):
         return x + self.conv_out(F.silu(self.conv_in(F.silu(x))))
 
 
-class BlockAutoencoder(ModelMixin, ConfigMixin):
+class BlockAutoencoder(Model):
     """K frames as the channels of one image ⇄ one latent frame an eighth of its width and height.
 
     The convolutions see all frames of a block at once, so the latent frame holds their motion. The encoder runs only
@@ -37,8 +37,6 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         decoder_channels: widths at 1/8, 1/4 and 1/2 of the frame's size.
         decoder_blocks: residual blocks at each of the decoder's sizes.
     """
-
-    _supports_gradient_checkpointing = False
 
     @register_to_config
     def __init__(

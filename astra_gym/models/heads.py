@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from astra_gym.models.base import Model, register_to_config
 
-class RewardHeads(ModelMixin, ConfigMixin):
+
+class RewardHeads(Model):
     """A small network for the reward of a block and the logit of its ending the episode.
 
     Args:

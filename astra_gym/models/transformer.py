@@ -16,13 +16,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
-from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from astra_gym.models.action_experts import ActionEncoder, ActionExperts, RoutedActions, join_experts
 from astra_gym.models.attention import Attention, KeysValues, LayerCache, Rotary
+from astra_gym.models.base import Model, apply_forward_hook, register_to_config
 from astra_gym.models.layers import Linear
 from astra_gym.models.packing import HistoryEmbedding, plan_packing, token_layout
 
@@ -181,7 +179,7 @@ class TransformerOutput(NamedTuple):
     actions: RoutedActions
 
 
-class AstraTransformer(ModelMixin, ConfigMixin):
+class AstraTransformer(Model):
     """Diffusion transformer over latent frames, conditioned on an action a frame.
 
     Args:
@@ -207,7 +205,6 @@ class AstraTransformer(ModelMixin, ConfigMixin):
             (which a saved config does not keep).
     """
 
-    _supports_gradient_checkpointing = False
     blocks: Iterable[AstraBlock]
 
     @register_to_config

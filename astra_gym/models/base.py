@@ -1,0 +1,52 @@
+"""What all models are built on: diffusers' saving, loading and configuration, ready in half the time.
+
+diffusers imports PyTorch's compiler to mark its own blocks for it, which takes longer than all the rest, and goes
+without it where there is none. So there is none until its import is over.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """As if there were no such module, unless it is imported already."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # which makes its import fail
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+with _hidden("torch._dynamo"):
+    from diffusers.configuration_utils import ConfigMixin, register_to_config
+    from diffusers.models.modeling_utils import ModelMixin
+    from diffusers.utils.accelerate_utils import apply_forward_hook
+
+__all__ = ["Model", "apply_forward_hook", "register_to_config"]
+
+
+class Model(ModelMixin, ConfigMixin):
+    """A model that is saved and loaded as diffusers does it.
+
+    ``device`` and ``dtype`` are those of the first parameter, unless hooks of diffusers may have moved or cast it. To
+    look for those takes a walk over all modules, and importing them PyTorch's compiler.
+    """
+
+    _supports_gradient_checkpointing = False
+
+    @property
+    def device(self) -> torch.device:
+        return super().device if "diffusers.hooks" in sys.modules else next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return super().dtype if "diffusers.hooks" in sys.modules else next(self.parameters()).dtype
