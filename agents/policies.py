@@ -90,9 +90,10 @@ def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
     """The agent called ``name`` for ``env``.
 
     Args:
-        name: "random", "scripted", "scripted:0.5" (at random half of the time, see :class:`SkilledAgent`), "planner",
-            the path of a policy that ``scripts/train_agent.py`` has learned (.zip), or the path of a planner's settings
-            (.json).
+        name: "random", "scripted", "scripted:0.5" (at random half of the time, see :class:`SkilledAgent`), "learned"
+            (PPO's policy that comes with the package), "planner", the path of a policy that
+            ``scripts/train_agent.py`` has learned (.zip) or ``export-agent`` has written (.safetensors), or the path of
+            a planner's settings (.json).
         env: environment that observes blocks of frames.
         seed: of the agent's random choices.
 
@@ -115,13 +116,17 @@ def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
         from astra_gym.agents.planner import Planner, PlannerConfig
 
         return Planner(env, PlannerConfig() if name == "planner" else PlannerConfig.load(Path(name)), seed)
-    if Path(name).suffix == ".zip" and Path(name).is_file():
+    if name == "learned":
+        from astra_gym.agents.learned import shipped_agent
+
+        name = str(shipped_agent(env.get_wrapper_attr("modality").name))
+    if Path(name).suffix in (".zip", ".safetensors") and Path(name).is_file():
         from astra_gym.agents.sb3 import SB3Agent
 
         return SB3Agent(name, env)
     raise ValueError(
-        f"agent: got {name!r}, allowed are 'random', 'scripted', 'scripted:0.5' or another skill, 'planner' and the "
-        "path of an existing .zip or .json"
+        f"agent: got {name!r}, allowed are 'random', 'scripted', 'scripted:0.5' or another skill, 'learned', 'planner' "
+        "and the path of an existing .zip, .safetensors or .json"
     )
 
 

@@ -24,8 +24,8 @@ class RecordArgs:
     env: tyro.conf.Positional[str] = "AstraDrive-v0"
     """Gymnasium id of an Astra environment or of one of its simulators (AstraSim/...)."""
     agent: str = "scripted"
-    """Who acts: scripted, scripted:0.5 (at random half of the time), random, planner, or the path of an SB3 .zip or a
-    planner's .json."""
+    """Who acts: scripted, scripted:0.5 (at random half of the time), random, learned (PPO's policy that comes with the
+    package), planner, or the path of a policy (.zip, .safetensors) or of a planner's settings (.json)."""
     episodes: int = 1
     """Number of episodes; each has its own seed."""
     blocks: int = 250

@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.policies import BasePolicy
 
 
 def stack_frames(blocks: np.ndarray) -> np.ndarray:
@@ -149,7 +150,7 @@ class SB3Agent:
     """A policy that PPO or SAC has learned in an environment wrapped by :func:`wrap_for_sb3`; it does not explore.
 
     Args:
-        path: the .zip that SB3 saved.
+        path: the .zip that SB3 saved, or the .safetensors of :func:`astra_gym.agents.learned.export_agent`.
         env: environment to act in, not wrapped for SB3.
 
     Raises:
@@ -158,8 +159,14 @@ class SB3Agent:
 
     def __init__(self, path: str | Path, env: gym.Env):
         controls = SymmetricControls(StackedFrames(env))
-        self.model = load_model(path)
         expected = (controls.observation_space, controls.action_space)
+        self.model: BaseAlgorithm | BasePolicy
+        if Path(path).suffix == ".safetensors":
+            from astra_gym.agents.learned import load_policy
+
+            self.model = load_policy(Path(path), *expected)
+        else:
+            self.model = load_model(path)
         learned = (self.model.observation_space, self.model.action_space)
         if learned != expected:
             raise ValueError(f"agent: {str(path)!r} was learned with {learned}, here the spaces are {expected}")

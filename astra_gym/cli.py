@@ -45,6 +45,9 @@ COMMANDS = {
     "train-agent": Command(
         "astra_gym.agents.train", "TrainAgentArgs", "train_agent", "learn to act in a world, by PPO or SAC"
     ),
+    "export-agent": Command(
+        "astra_gym.agents.learned", "ExportAgentArgs", "export_agent", "write a learned policy as a small file"
+    ),
     "convert": Command(
         "astra_gym.convert", "ConvertArgs", "convert", "bring the released Astra weights into one folder"
     ),

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from astra_gym.memory import HistoryMemory, history_mask
 from astra_gym.models.action_experts import RoutedActions
+from astra_gym.models.autoencoder import unit_rms
 from astra_gym.models.transformer import AstraTransformer, Conditioning
 
 
@@ -98,6 +99,8 @@ class Dynamics:
     ) -> Tensor:
         """The next latent frame ``(B, C, h, w)`` from ``noise`` of that shape; history is not changed.
 
+        It is brought to the size that the autoencoder gives to real ones, so that errors of size cannot add up.
+
         With ``free``, the plan of hidden actions, each step also predicts with that and moves away from it, by
         ``guidance_scale`` times the difference that the actions make.
         """
@@ -109,7 +112,7 @@ class Dynamics:
                 unguided = self._clean(memory, x, level, free.at(i), previous)
                 clean = unguided + guidance_scale * (clean - unguided)
             x = clean if following == 0 else x + (following - level) * (x - clean) / level
-        return x
+        return unit_rms(x)
 
     def _clean(
         self, memory: HistoryMemory, noisy: Tensor, level: float, plan: Conditioning, previous: Tensor

@@ -22,6 +22,7 @@ SCRIPTS = {
     "plan": "plan",
     "join": "join",
     "train-agent": "train_agent",
+    "export-agent": "export_agent",
     "convert": "convert",
     "infer": "infer",
 }

@@ -18,8 +18,12 @@ def digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
-def policy_key(name: str) -> str:
+def policy_key(name: str, scenario: str) -> str:
     """A policy's name, with a digest of its content if it is a file: another training is another policy."""
+    if name == "learned":
+        from astra_gym.agents.learned import shipped_agent
+
+        return f"{name}@{digest(shipped_agent(scenario))}"
     return f"{name}@{digest(Path(name))}" if Path(name).is_file() else name
 
 

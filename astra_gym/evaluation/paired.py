@@ -151,7 +151,7 @@ class PairedStarts:
         def measure() -> np.ndarray:
             return true_returns(pool, self.scenario, policy, self._load_contexts(pool).true_episodes(), self.blocks)
 
-        return self._ledger.measured(f"truth {policy_key(policy)}", measure)
+        return self._ledger.measured(f"truth {policy_key(policy, self.scenario)}", measure)
 
     def _in_dream(self, policy: str) -> np.ndarray:
         def measure() -> np.ndarray:
@@ -161,7 +161,7 @@ class PairedStarts:
                 agents = [make_policy(policy, env) for _ in range(world.num_worlds)]
             return dream_returns(world, self.modality, starts, self._contexts.seeds.tolist(), agents, self.blocks)
 
-        return self._ledger.measured(f"dream {self.weights} {policy_key(policy)}", measure)
+        return self._ledger.measured(f"dream {self.weights} {policy_key(policy, self.scenario)}", measure)
 
     def _world(self) -> tuple[World, list[Start]]:
         from astra_gym.world import World

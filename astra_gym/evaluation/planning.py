@@ -127,7 +127,8 @@ def judge_planning(args: PlanArgs) -> PlanFigures:
     with make_block_env(simulator_id(args.scenario), 1) as env:
         for policy in policies.values():  # before hours of work
             make_policy(policy, env)
-    keys = {label: policy_key(policy) + f" in {weights}" * (label in planners) for label, policy in policies.items()}
+    keys = {label: policy_key(policy, args.scenario) for label, policy in policies.items()}
+    keys |= {label: f"{keys[label]} in {weights}" for label in planners}
     seeds = range(args.first_seed, args.first_seed + args.episodes)
     settings = {"scenario": args.scenario, "blocks": args.blocks, "seek_goal": args.seek_goal}
     ledger = Ledger(args.output / f"plan_episodes_{args.scenario}.json", settings)

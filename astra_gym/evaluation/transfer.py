@@ -104,7 +104,7 @@ def transfer(args: TransferArgs) -> TransferFigures:
         returns = {}
         for label, policy in policies.items():
             measure = partial(true_returns, pool, args.scenario, policy, scenes, blocks)
-            returns[label] = ledger.measured(policy_key(policy), measure)
+            returns[label] = ledger.measured(policy_key(policy, args.scenario), measure)
     figures = TransferFigures(
         scenario=args.scenario, **settings, **scores(returns, args.resamples), dream_agent=str(args.dream_agent)
     )

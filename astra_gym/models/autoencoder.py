@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from astra_gym.models.base import Model, register_to_config
+from astra_gym.models.base import ConfigMixin, ModelMixin, register_to_config
 
 
 class ResidualBlock(nn.Module):
@@ -23,7 +23,7 @@ class ResidualBlock(nn.Module):
         return x + self.conv_out(F.silu(self.conv_in(F.silu(x))))
 
 
-class BlockAutoencoder(Model):
+class BlockAutoencoder(ModelMixin, ConfigMixin):
     """K frames as the channels of one image ⇄ one latent frame an eighth of its width and height.
 
     The convolutions see all frames of a block at once, so the latent frame holds their motion. The encoder runs only
@@ -77,8 +77,7 @@ class BlockAutoencoder(Model):
     def encode(self, blocks: Tensor) -> Tensor:
         """Frames in [-1, 1], ``(B, K, 3, H, W)``, to latents ``(B, C, H/8, W/8)``."""
         images = blocks.flatten(1, 2).to(memory_format=torch.channels_last)
-        latents = self.encoder(images)
-        return latents * latents.float().square().mean(1, keepdim=True).add(1e-6).rsqrt().to(latents.dtype)
+        return unit_rms(self.encoder(images))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents ``(B, C, h, w)`` to frames ``(B, K, 3, 8h, 8w)``, about [-1, 1], not clipped."""
@@ -89,6 +88,11 @@ class BlockAutoencoder(Model):
         """Encode, add ``noise`` of the latents' shape, decode; returns (frames, latents)."""
         latents = self.encode(blocks)
         return self.decode(latents if noise is None else latents + noise.to(latents.dtype)), latents
+
+
+def unit_rms(latents: Tensor) -> Tensor:
+    """Latents ``(B, C, h, w)`` scaled to unit root-mean-square over the channels at each place."""
+    return latents * latents.float().square().mean(1, keepdim=True).add(1e-6).rsqrt().to(latents.dtype)
 
 
 def to_model(frames: Tensor) -> Tensor:

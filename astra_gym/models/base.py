@@ -28,14 +28,14 @@ def _hidden(module: str) -> Iterator[None]:
 
 with _hidden("torch._dynamo"):
     from diffusers.configuration_utils import ConfigMixin, register_to_config
-    from diffusers.models.modeling_utils import ModelMixin
+    from diffusers.models.modeling_utils import ModelMixin as DiffusersModel
     from diffusers.utils.accelerate_utils import apply_forward_hook
 
-__all__ = ["Model", "apply_forward_hook", "register_to_config"]
+__all__ = ["ConfigMixin", "ModelMixin", "apply_forward_hook", "register_to_config"]
 
 
-class Model(ModelMixin, ConfigMixin):
-    """A model that is saved and loaded as diffusers does it.
+class ModelMixin(DiffusersModel):
+    """That of diffusers, whose pipelines look for this name beside a model's class, in less time.
 
     ``device`` and ``dtype`` are those of the first parameter, unless hooks of diffusers may have moved or cast it. To
     look for those takes a walk over all modules, and importing them PyTorch's compiler.

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from astra_gym.models.base import Model, register_to_config
+from astra_gym.models.base import ConfigMixin, ModelMixin, register_to_config
 
 
-class RewardHeads(Model):
+class RewardHeads(ModelMixin, ConfigMixin):
     """A small network for the reward of a block and the logit of its ending the episode.
 
     Args:

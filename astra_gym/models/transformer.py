@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from astra_gym.models.action_experts import ActionEncoder, ActionExperts, RoutedActions, join_experts
 from astra_gym.models.attention import Attention, KeysValues, LayerCache, Rotary
-from astra_gym.models.base import Model, apply_forward_hook, register_to_config
+from astra_gym.models.base import ConfigMixin, ModelMixin, apply_forward_hook, register_to_config
 from astra_gym.models.layers import Linear
 from astra_gym.models.packing import HistoryEmbedding, plan_packing, token_layout
 
@@ -179,7 +179,7 @@ class TransformerOutput(NamedTuple):
     actions: RoutedActions
 
 
-class AstraTransformer(Model):
+class AstraTransformer(ModelMixin, ConfigMixin):
     """Diffusion transformer over latent frames, conditioned on an action a frame.
 
     Args:
