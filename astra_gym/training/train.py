@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
@@ -304,23 +305,23 @@ def _write_bundle(
 def make_start_bank(data: LatentEpisodes, modality: Modality, count: int, length: int) -> StartBank:
     """Starts of ``length`` blocks in the midst of episodes that go well.
 
-    They are spread over the episodes and over the time within them. An episode goes well where its last ``length``
-    rewards add up to the dataset's mean or more and no ending is near.
+    They are spread over the episodes and over the time within them. An episode goes well where no ending is near and
+    its last ``length`` rewards add up to at least what they do at half of all such places.
 
     Raises:
         ValueError: if no place in the data goes well.
     """
     rows = ClipSampler(data, modality, length).rows
-    mean = length * float(data.rewards[~data.terminations].mean())
-    enough = mean - 1e-5 * abs(mean)  # rewards that are always the same are all good enough
-    candidates = []
+    places, earned = [], []
     for episode, (first, last) in enumerate(zip(data.offsets[:-1].tolist(), data.offsets[1:].tolist(), strict=True)):
         for place in range(first + length, last - BEFORE_END):
-            window, goes_on = slice(place - length, place), ~data.terminations[place - length : place + BEFORE_END]
-            if data.rewards[window].sum() >= enough and goes_on.all():
-                candidates.append((episode, first, place))
-    if not candidates:
-        raise ValueError(f"data: no {length} blocks in a row are as good as the mean of the dataset")
+            if not data.terminations[place - length : place + BEFORE_END].any():
+                places.append((episode, first, place))
+                earned.append(float(data.rewards[place - length : place].sum()))
+    if not places:
+        raise ValueError(f"data: no episode goes on for {BEFORE_END} blocks after {length} others")
+    enough = float(np.median(earned))
+    candidates = [place for place, reward in zip(places, earned, strict=True) if reward >= enough]
     starts = []
     for k in range(min(count, len(candidates))):
         episode, first, place = candidates[int((k + 0.5) * len(candidates) / min(count, len(candidates)))]
