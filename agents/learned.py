@@ -55,7 +55,7 @@ def export_agent(args: ExportAgentArgs) -> Path:
     return args.output
 
 
-def load_policy(path: Path, observations: spaces.Box, actions: spaces.Box) -> ActorCriticCnnPolicy:
+def load_policy(path: Path, observations: spaces.Space, actions: spaces.Space) -> ActorCriticCnnPolicy:
     """The policy in a file that :func:`export_agent` wrote.
 
     Args:
@@ -65,6 +65,7 @@ def load_policy(path: Path, observations: spaces.Box, actions: spaces.Box) -> Ac
     Raises:
         ValueError: if it is no such file, or was learned with other spaces.
     """
+    assert isinstance(observations, spaces.Box) and isinstance(actions, spaces.Box)
     policy = ActorCriticCnnPolicy(observations, actions, lambda _: 0.0, features_extractor_class=BlockFeatures)
     try:
         with safe_open(path, "pt") as file:

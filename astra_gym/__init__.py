@@ -11,9 +11,11 @@ import gymnasium as gym
 
 __version__ = "0.1.0"
 
-# GNU OpenMP threads spin at barriers by default, which makes a small model 60 times slower when another process is
-# busy. Only effective before torch is imported; a value that the user has set is kept.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# GNU OpenMP's threads spin for milliseconds at barriers, which makes a small model 60 times slower when another process
+# is busy; if they sleep at once, a block takes twice as long on an idle machine. So they spin for a moment. Only
+# effective before torch is imported; what the user has set is kept.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # In a checkout, `astra_gym.envs` and `astra_gym.agents` are the folders beside this one.
 _root = Path(__file__).resolve().parent.parent

@@ -31,8 +31,8 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         if self._packed is not None:
-            after = ("gelu", [], "tanh") if self.gelu else ("none", [], "")
-            return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, *after)
+            after, kind = ("gelu", "tanh") if self.gelu else ("none", "")
+            return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, after, [], kind)
         x = super().forward(x)
         return F.gelu(x, approximate="tanh") if self.gelu else x
 
