@@ -7,6 +7,7 @@ from astra_gym.memory import HistoryMemory, corrupt, training_mask
 from astra_gym.models.action_experts import RoutedActions, load_balancing_loss
 from astra_gym.models.autoencoder import BlockAutoencoder, to_model, to_pixels
 from astra_gym.models.heads import RewardHeads
+from astra_gym.models.layers import Linear
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.sampler import Dynamics, FlowConfig, predict_clean, schedule
 
@@ -148,6 +149,15 @@ def test_memory_of_some_worlds_can_be_replaced(transformer, lengths):
     assert memory.count.tolist() == [frames] * 3
 
 
+@pytest.mark.parametrize("gelu", [False, True])
+def test_packed_layer_computes_the_same(gelu):
+    layer = Linear(24, 40, gelu=gelu).bfloat16().requires_grad_(False)
+    x = torch.randn(2, 5, 24).bfloat16()
+    plain = layer(x)
+    layer.pack()
+    torch.testing.assert_close(layer(x), plain, atol=2e-2, rtol=2e-2)
+
+
 def test_fused_attention_computes_the_same(transformer):
     latents, actions = torch.randn(1, 1, 4, 8, 8), transformer.action_encoder(torch.randn(1, 1, 4), "drive")
     level, times = torch.full((1, 1), 0.5), torch.zeros(1, 1, dtype=torch.long)
@@ -208,7 +218,8 @@ def test_schedule_runs_from_noise_to_clean():
     assert schedule(4, 1.0) == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0])
 
 
-def test_guidance_moves_away_from_the_action_free_prediction(transformer):
+def test_guidance_moves_away_from_the_action_free_prediction(transformer, monkeypatch):
+    monkeypatch.setattr("astra_gym.sampler.unit_rms", lambda latents: latents)  # which comes after guidance
     memory, dynamics = HistoryMemory(transformer, 1), Dynamics(transformer, FlowConfig())
     action = transformer.action_encoder(torch.ones(1, 4), "drive")
     free = transformer.action_encoder(torch.zeros(1, 4), "drive")

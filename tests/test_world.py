@@ -67,6 +67,16 @@ def test_any_worlds_can_be_reset_alone(bank):
     assert grey_levels(after.frames[1], fresh.step(rows([0, 0.5, 0])).frames[0]) <= 1
 
 
+def test_generated_latents_have_the_size_of_real_ones(bundle, bank):
+    world = World(bundle, 2)
+    world.reset([bank[0], bank[1]], [0, 1])
+    for _ in range(3):
+        latents = world.step(rows([0.3, 0.5, 0], [-0.3, 0, 0.2])).latents
+    real = world.encode(world.decode(latents).reshape(8, 64, 64, 3))
+    for each in (latents, real):
+        assert each.square().mean(1).sqrt().numpy() == pytest.approx(1.0, abs=1e-2)
+
+
 def test_a_snapshot_brings_everything_back(bundle, bank):
     world = World(bundle, 1)
     world.reset([bank[0]], [0])
