@@ -49,7 +49,6 @@ def export_agent(args: ExportAgentArgs) -> Path:
     # Actor and critic see by the same network, which is listed for each of them again.
     values = model.policy.state_dict().items()
     weights = {name: value.half() for name, value in values if not name.startswith(("pi_", "vf_"))}
-    args.output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(args.output) as unfinished:
         save_file(weights, unfinished, {"algorithm": algorithm, "timesteps": str(model.num_timesteps)})
     return args.output
@@ -70,9 +69,9 @@ def load_policy(path: Path, observations: spaces.Space, actions: spaces.Space) -
     try:
         with safe_open(path, "pt") as file:
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        seen = {name: value for name, value in weights.items() if name.startswith("features_extractor.")}
-        again = {f"{who}_{name}": value for name, value in seen.items() for who in ("pi", "vf")}
-        policy.load_state_dict(weights | again)
+        shared = {name: value for name, value in weights.items() if name.startswith("features_extractor.")}
+        listed_again = {f"{who}_{name}": value for name, value in shared.items() for who in ("pi", "vf")}
+        policy.load_state_dict(weights | listed_again)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(
             f"agent: {str(path)!r} is no policy for observations {observations.shape} and {actions.shape[0]} controls "

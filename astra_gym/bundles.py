@@ -231,7 +231,8 @@ def load_bundle(
             raise ValueError(
                 f"world: the weights in {folder / name} are corrupt or do not fit their config: {error}"
             ) from error
-        module = module if target.type == "cpu" else module.to(target)
+        if target.type != "cpu":  # diffusers' `to` imports PyTorch's compiler, see astra_gym.models.base
+            module = module.to(target)
         modules[name] = module.eval().requires_grad_(False)
     modules["transformer"].fuse()
     try:
