@@ -29,18 +29,19 @@ class ExportAgentArgs:
 
     policy: tyro.conf.Positional[Path] = Path("runs/agent/policy.zip")
     """The .zip of train-agent."""
-    output: Path = Path("runs/agent/policy.safetensors")
-    """File to write, which --agent takes."""
+    output: Path | None = None
+    """File to write, which --agent takes; None writes it beside the policy."""
 
 
 def export_agent(args: ExportAgentArgs) -> Path:
-    """Write ``args.output`` and return it.
+    """Write the file that ``args`` asks for and return it.
 
     Raises:
         ValueError: if the policy is not one of PPO on frames, or the file is not to end in .safetensors.
     """
-    if args.output.suffix != ".safetensors":
-        raise ValueError(f"output: got {str(args.output)!r}, allowed are names that end in .safetensors")
+    output = args.policy.with_suffix(".safetensors") if args.output is None else args.output
+    if output.suffix != ".safetensors":
+        raise ValueError(f"output: got {str(output)!r}, allowed are names that end in .safetensors")
     if (algorithm := algorithm_of(args.policy)) != "ppo":
         raise ValueError(f"policy: {str(args.policy)!r} is of {algorithm}, allowed is ppo")
     model = load_model(args.policy)
@@ -49,9 +50,9 @@ def export_agent(args: ExportAgentArgs) -> Path:
     # Actor and critic see by the same network, which is listed for each of them again.
     values = model.policy.state_dict().items()
     weights = {name: value.half() for name, value in values if not name.startswith(("pi_", "vf_"))}
-    with replacing(args.output) as unfinished:
+    with replacing(output) as unfinished:
         save_file(weights, unfinished, {"algorithm": algorithm, "timesteps": str(model.num_timesteps)})
-    return args.output
+    return output
 
 
 def load_policy(path: Path, observations: spaces.Space, actions: spaces.Space) -> ActorCriticCnnPolicy:

@@ -33,6 +33,7 @@ def test_acts_like_what_was_learned(sim, tmp_path):
     learned = ppo(sim, tmp_path / "policy.zip", **EYES)
     small = export_agent(ExportAgentArgs(learned, tmp_path / "new" / "policy.safetensors"))
     assert small.stat().st_size < 300_000 < learned.stat().st_size
+    assert export_agent(ExportAgentArgs(learned)) == learned.with_suffix(".safetensors")
     agents = [make_agent(str(path), sim) for path in (learned, small)]
     for step in run_episode(sim, agents[0], seed=0):
         assert agents[0].act(step.block) == pytest.approx(agents[1].act(step.block), abs=2e-3)
