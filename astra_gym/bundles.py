@@ -28,8 +28,10 @@ class WorldConfig:
 
     frames_per_block: int = 4
     frame_size: int = 64
-    num_inference_steps: int = 2
+    num_inference_steps: int = 1
     """Euler steps a block by default."""
+    scenario_inference_steps: dict[str, int] = field(default_factory=dict)
+    """The same for the scenarios that take another number."""
     guidance_scale: float = 1.0
     """Action-free guidance by default; 1 is off."""
     temperatures: dict[str, float] = field(default_factory=dict)
@@ -40,6 +42,10 @@ class WorldConfig:
     """For each scenario that can end: mean reward of the block that ends an episode."""
     own_scenarios: dict[str, Scenario] = field(default_factory=dict)
     """Those beyond the four of :data:`astra_gym.actions.MODALITIES`."""
+
+    def inference_steps(self, scenario: str) -> int:
+        """Euler steps a block of a scenario by default."""
+        return self.scenario_inference_steps.get(scenario, self.num_inference_steps)
 
     def modality(self, scenario: str) -> Modality:
         """What an action means in a scenario.

@@ -10,6 +10,7 @@ so an untrained network already repeats the last frame.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +68,11 @@ class Dynamics:
         self.transformer, self.config = transformer, config
 
     def plan(
-        self, memory: HistoryMemory, actions: RoutedActions, prompt: Tensor | None = None, steps: int = 0
+        self,
+        memory: HistoryMemory,
+        actions: RoutedActions,
+        prompt: Tensor | None = None,
+        steps: int | Sequence[int] = 0,
     ) -> Conditioning:
         """What action, time and prompt mean to the network at the next frame: computed once for all its passes.
 
@@ -75,12 +80,18 @@ class Dynamics:
             memory: history before the frame.
             actions: tensors ``(B, ...)``.
             prompt: of :meth:`AstraTransformer.prompt`.
-            steps: Euler steps that will generate it; 0 if it is only committed.
+            steps: Euler steps that will generate it, of all worlds or of each; 0 if it is only committed.
         """
-        levels = [*schedule(steps, self.config.shift)[:steps], self.config.history_noise]
+        each = [steps] if isinstance(steps, int) else steps
+        levels = [self._levels(number, max(each)) for number in each]
         noise_level = torch.tensor(levels, device=memory.count.device).expand(len(memory.count), -1)
         one_frame = RoutedActions(*(tensor[:, None] for tensor in actions))
         return self.transformer.condition(noise_level, one_frame, memory.count[:, None], prompt)
+
+    def _levels(self, steps: int, passes: int) -> list[float]:
+        """Of the passes that generate a frame, where 0 changes nothing, and of the one that commits it."""
+        idle = [0.0] * (passes - steps)
+        return [*schedule(steps, self.config.shift)[:steps], *idle, self.config.history_noise]
 
     def _forward(self, memory: HistoryMemory, noisy: Tensor, plan: Conditioning, previous: Tensor):
         dtype = self.transformer.dtype
@@ -105,21 +116,19 @@ class Dynamics:
         ``guidance_scale`` times the difference that the actions make.
         """
         x = noise
-        levels = schedule(plan.embedding.shape[1] - 1, self.config.shift)
-        for i, (level, following) in enumerate(zip(levels, levels[1:], strict=False)):
-            clean = self._clean(memory, x, level, plan.at(i), previous)
+        levels = F.pad(plan.noise_level[:, :-1], (0, 1))[..., None, None, None]
+        for i in range(levels.shape[1] - 1):
+            clean = self._clean(memory, x, plan.at(i), previous)
             if free is not None:
-                unguided = self._clean(memory, x, level, free.at(i), previous)
+                unguided = self._clean(memory, x, free.at(i), previous)
                 clean = unguided + guidance_scale * (clean - unguided)
-            x = clean if following == 0 else x + (following - level) * (x - clean) / level
+            level, following = levels[:, i], levels[:, i + 1]
+            x = torch.where(following > 0, x + (following - level) * (x - clean) / level, clean)
         return unit_rms(x)
 
-    def _clean(
-        self, memory: HistoryMemory, noisy: Tensor, level: float, plan: Conditioning, previous: Tensor
-    ) -> Tensor:
+    def _clean(self, memory: HistoryMemory, noisy: Tensor, plan: Conditioning, previous: Tensor) -> Tensor:
         output = self._forward(memory, noisy, plan, previous).sample
-        levels = torch.full((1, 1), level, device=noisy.device)
-        return predict_clean(output, noisy[:, None], levels, previous[:, None])[:, 0]
+        return predict_clean(output, noisy[:, None], plan.noise_level, previous[:, None])[:, 0]
 
     def commit(
         self, memory: HistoryMemory, latents: Tensor, plan: Conditioning, previous: Tensor, noise: Tensor

@@ -45,7 +45,7 @@ class World:
         bundle: the trained world.
         num_worlds: B.
         modality: the scenario, one of the model's modalities; or a sequence of B of them, one for each world.
-        num_inference_steps: Euler steps a block, None for the bundle's default.
+        num_inference_steps: Euler steps a block, None for the bundle's default, which may differ between scenarios.
         guidance_scale: action-free guidance, 1 for none, None for the bundle's default.
     """
 
@@ -58,16 +58,19 @@ class World:
         guidance_scale: float | None = None,
     ):
         config = bundle.config
-        self.num_inference_steps = config.num_inference_steps if num_inference_steps is None else num_inference_steps
         self.guidance_scale = config.guidance_scale if guidance_scale is None else guidance_scale
-        for name, number in (("num_worlds", num_worlds), ("num_inference_steps", self.num_inference_steps)):
-            if number < 1:
+        for name, number in (("num_worlds", num_worlds), ("num_inference_steps", num_inference_steps)):
+            if number is not None and number < 1:
                 raise ValueError(f"{name}: got {number}, allowed are whole numbers from 1")
         if not self.guidance_scale >= 0:
             raise ValueError(f"guidance_scale: got {self.guidance_scale}, allowed are numbers from 0")
         self.modalities = [modality] * num_worlds if isinstance(modality, str) else list(modality)
         if len(self.modalities) != num_worlds:
             raise ValueError(f"modality: got {len(self.modalities)} names for {num_worlds} worlds")
+        self._steps: list[int] = [
+            config.inference_steps(name) if num_inference_steps is None else num_inference_steps
+            for name in self.modalities
+        ]
         self.bundle, self.num_worlds = bundle, num_worlds
         self.device, self.dtype = bundle.transformer.device, bundle.transformer.dtype
         self.dynamics = Dynamics(bundle.transformer, config.flow)
@@ -163,9 +166,8 @@ class World:
         # The one line that routes an action: projector of its modality, router, weights of the experts.
         actions = self._route(action_rows, everyone)
         free = self._route(torch.zeros_like(action_rows), everyone) if self.guidance_scale != 1.0 else None
-        steps = self.num_inference_steps
-        plan = self.dynamics.plan(self.memory, actions, self._prompts, steps)
-        hidden = free and self.dynamics.plan(self.memory, free, self._prompts, steps)
+        plan = self.dynamics.plan(self.memory, actions, self._prompts, self._steps)
+        hidden = free and self.dynamics.plan(self.memory, free, self._prompts, self._steps)
         noise = self._temperatures * self._noise(everyone)
         latents = self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden)
         spread = self._spread(latents, plan, hidden, draws) if draws > 1 else None

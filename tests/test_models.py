@@ -122,6 +122,19 @@ def test_a_history_taken_in_at_once_equals_one_taken_in_frame_by_frame(transform
     torch.testing.assert_close(dynamics.generate(fast, plan, previous, noise), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_worlds_of_a_batch_may_take_different_numbers_of_steps(transformer):
+    latents, noise = torch.randn(2, 3, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    actions = transformer.action_encoder(torch.randn(2, 3, 4), "drive")
+    memory, dynamics = HistoryMemory(transformer, 2), Dynamics(transformer, FlowConfig())
+    previous = commit_all(dynamics, memory, latents, actions)
+    made = {
+        steps: dynamics.generate(memory, dynamics.plan(memory, frame(actions, 0), steps=steps), previous, noise)
+        for steps in (1, 3, (1, 3))
+    }
+    torch.testing.assert_close(made[1, 3], torch.stack([made[1][0], made[3][1]]), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(made[1][1], made[3][1], atol=1e-3)
+
+
 @pytest.mark.parametrize("lengths", [(5, 1), (2, 9), (9, 4)])
 def test_memory_of_some_worlds_can_be_replaced(transformer, lengths):
     """A world that got another's history goes on exactly as that other one, and its neighbours do not notice."""

@@ -60,10 +60,10 @@ def judge_routing(bundle: Bundle, data: Path, scenarios: Sequence[str], context:
         context: true blocks before the dream.
         seed: of the choice of clips and of the first world.
     """
-    encoder, default = bundle.transformer.action_encoder, bundle.config.num_inference_steps
+    encoder = bundle.transformer.action_encoder
     measured = {name: _measure(bundle, data / name / "val", name, context, seed) for name in scenarios}
     figures: dict[str, Any] = {"experts": encoder.num_experts, "top_k": encoder.top_k, "after": list(AFTER)}
-    figures |= {"steps": default, "clips": {}, "use": {}, "swap": {}}
+    figures |= {"clips": {}, "use": {}, "swap": {}}
     for name, own in measured.items():
         world = World(bundle, len(own.starts), modality=name)
         quality = {

@@ -74,7 +74,7 @@ def judge_scenario(
 def _fidelity_and_heads(
     args: EvaluateArgs, bundle: Bundle, modality: Modality, episodes: Sequence[Episode]
 ) -> dict[str, Any]:
-    name, default = modality.name, bundle.config.num_inference_steps
+    name, default = modality.name, bundle.config.inference_steps(modality.name)
     clips = heldout.choose_clips(episodes, args.clips, args.context, max(args.horizons), args.seed)
     batch = min(args.batch, len(clips))
     worlds = {

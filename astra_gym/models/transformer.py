@@ -163,10 +163,16 @@ class Conditioning(NamedTuple):
     """For each block ``(B, F, 1, dim)``: what the experts say of the actions."""
     rotary: Rotary
     actions: RoutedActions
+    noise_level: Tensor
+    """(B, F)"""
 
     def at(self, i: int) -> Conditioning:
         """Of the i-th noise level alone, for one frame at several levels."""
-        return self._replace(embedding=self.embedding[:, i, None], modulation=self.modulation[:, i, None])
+        return self._replace(
+            embedding=self.embedding[:, i, None],
+            modulation=self.modulation[:, i, None],
+            noise_level=self.noise_level[:, i, None],
+        )
 
 
 class TransformerOutput(NamedTuple):
@@ -407,7 +413,8 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         embedding, projected = self.time_embedding(noise_level, condition=condition)
         modulation = self.modulation(projected, projected.dtype)
         rotary = Rotary.from_positions(self.positions(times).flatten(1, 2), self.config.attention_head_dim)
-        return Conditioning(embedding, modulation, [output.unsqueeze(2) for output in outputs], rotary, actions)
+        adapters = [output.unsqueeze(2) for output in outputs]
+        return Conditioning(embedding, modulation, adapters, rotary, actions, noise_level)
 
     def _expert_layers(self) -> list[ActionExperts]:
         """The experts of every block, and last those that modulate."""

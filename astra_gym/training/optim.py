@@ -27,6 +27,8 @@ class Muon(torch.optim.Muon):
 
 
 def _is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
+    if name.startswith("critic."):
+        return False
     if weight.ndim == 4:
         return min(weight.shape[0], weight[0].numel()) >= 16
     return weight.ndim == 2 and "blocks." in name and "scale_shift_table" not in name

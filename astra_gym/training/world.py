@@ -8,7 +8,7 @@ is what the model itself generated from the clip's beginning, so that it learns 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,19 +18,21 @@ from astra_gym.actions import Modality
 from astra_gym.data.episodes import LatentEpisodes
 from astra_gym.memory import HistoryMemory, corrupt, history_noise_levels, training_mask
 from astra_gym.models.action_experts import RoutedActions, load_balancing_loss, specialisation_loss
-from astra_gym.models.autoencoder import BlockAutoencoder, to_pixels
+from astra_gym.models.autoencoder import BlockAutoencoder, to_pixels, unit_rms
 from astra_gym.models.heads import RewardHeads
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.sampler import Dynamics, FlowConfig, predict_clean, shift_levels
+from astra_gym.training.critic import LatentCritic, critic_loss, towards_real
 from astra_gym.training.parallel import Draws
 
 
 class WorldModel(nn.Module):
-    """The transformer and the heads, trained together."""
+    """The transformer, the heads, and the critic of the transformer, trained together."""
 
     def __init__(self, transformer: AstraTransformer, heads: RewardHeads):
         super().__init__()
         self.transformer, self.heads = transformer, heads
+        self.critic = LatentCritic(transformer.config.in_channels)
 
 
 @dataclass
@@ -47,14 +49,21 @@ class WorldLossConfig:
     """Share of the clips drawn from those that end an episode, where the scenario has such, since they are rare."""
     action_dropout: float = 0.1
     """Share of the targets (and half of it of the history) whose action is hidden, for action-free guidance."""
+    denoising_steps: int = 1
+    """Steps from noise to a frame: of own history, of validation, and by default of the trained world."""
+    pure_noise_share: float = 0.6
+    """Share of the targets that are pure noise, from which a world that takes one denoising step makes its frames."""
+    critic_weight: float = 0.3
+    """How hard the critic pulls at each number of a frame made from pure noise, where a squared error pulls twice as
+    hard as the number is wrong; 0 for no critic."""
     low_noise_share: float = 0.08
     """Share of the targets whose noise level is uniform; the others lie towards 1."""
     own_history_from: float = 0.5
     """Share of training after which part of the history is the model's own."""
     own_history_share: float = 0.5
     """Share of the steps that use own history from then on."""
-    own_history_frames: int = 5
-    """Longest run of own frames before a target."""
+    own_history_frames: int = 20
+    """Longest run of own frames before a target, or as long as the episodes allow; it may be longer than a clip."""
     head_weight: float = 0.1
     balance_weight: float = 0.02
     specialisation_weight: float = 0.02
@@ -75,7 +84,7 @@ class ClipSampler:
     """
 
     def __init__(self, data: LatentEpisodes, modality: Modality, frames: int):
-        self.data, self.frames = data, frames
+        self.data, self.modality, self.frames = data, modality, frames
         self.known = ~data.actions.isnan().any(-1)
         self.rows = torch.from_numpy(modality.rows(data.actions.nan_to_num().numpy())) * self.known[:, None]
         starts = [
@@ -86,6 +95,7 @@ class ClipSampler:
         if not starts:
             raise ValueError(f"clip_frames: no episode has {frames} blocks")
         self.starts = torch.cat(starts)
+        self.longest = int(data.offsets.diff().max())
         total = data.rewards.double().cumsum(0)
         rewards = total[self.starts + frames - 1] - total[self.starts]
         good = self.starts[rewards > rewards.mean()]
@@ -149,6 +159,21 @@ def draw_jointly(
     return clips
 
 
+class _Made(NamedTuple):
+    """What one pass has made of clips."""
+
+    clean: Tensor
+    """Predicted latents ``(B, F, C, h, w)``."""
+    previous: Tensor
+    """The frame before each, zeros where there is none to be used."""
+    usable: Tensor
+    """Boolean ``(B, F)``, False in the latter case."""
+    features: Tensor
+    """``(B, 2 F, dim)``."""
+    actions: RoutedActions
+    """Tensors ``(B, 2 F, ...)``."""
+
+
 class WorldStage:
     """Trains a :class:`WorldModel` for its scenarios jointly.
 
@@ -182,6 +207,9 @@ class WorldStage:
             flow,
             bf16,
         )
+        frames = config.clip_frames + max(0, config.own_history_frames - config.clip_frames + 2)
+        frames = min(frames, *(sampler.longest for sampler in train.values()))
+        self.train_long = {name: ClipSampler(each.data, each.modality, frames) for name, each in train.items()}
         self.mask = training_mask(config.clip_frames, model.transformer).to(model.transformer.device)
         self.dynamics = Dynamics(model.transformer, flow)
 
@@ -189,45 +217,26 @@ class WorldStage:
         return torch.autocast(self.model.transformer.device.type, torch.bfloat16, enabled=self.bf16)
 
     def loss(self, step: int, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        config, device = self.config, draws.device
-        clip = draw_jointly(self.train, config.batch_size, draws, config.good_share, config.ending_share)
-        truth, history = clip["latents"], clip["latents"]
+        config = self.config
+        own = step / self.total_steps >= config.own_history_from and step % 4 < 4 * config.own_history_share
+        clip, history = self._draw_own_history(draws) if own else self._draw(self.train, draws)
+        truth = clip["latents"]
         shape = truth.shape[:2]
-        progress = step / self.total_steps
-        if progress >= config.own_history_from and step % 4 < 4 * config.own_history_share:
-            history = self._with_own_frames(clip, draws)
 
         history_level = history_noise_levels(draws.rand((*shape, 2)), self.flow.history_noise)
         uniform = draws.rand(shape)
         low = draws.rand(shape) < config.low_noise_share
         target_level = torch.where(low, uniform, shift_levels(uniform, self.flow.training_shift)).clamp(1e-3, 1.0)
-        noisy_history = corrupt(history, history_level, draws.randn(truth.shape))
-        noisy_target = corrupt(truth, target_level, draws.randn(truth.shape))
-
-        usable = (history_level < self.flow.previous_limit)[..., None, None, None]
-        previous = F.pad((noisy_history * usable)[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
+        pure = draws.rand(shape) < config.pure_noise_share
+        target_level = torch.where(pure, 1.0, target_level)
         hide = torch.cat([draws.rand(shape) < config.action_dropout / 2, draws.rand(shape) < config.action_dropout], 1)
         rows = torch.cat([clip["rows"], clip["rows"]], 1) * ~hide[..., None]
-        times = torch.arange(shape[1], device=device).repeat(2).expand(shape[0], -1)
-        told = draws.rand(shape[:1]) >= config.prompt_dropout
-        scenarios = [name if tell else None for name, tell in zip(clip["scenarios"], told.tolist(), strict=True)]
+        made = self._make(history, history_level, truth, target_level, rows, clip["scenarios"], draws)
 
-        with self._autocast():
-            actions = self.model.transformer.action_encoder(rows, clip["scenarios"])
-            output = self.model.transformer(
-                torch.cat([noisy_history, noisy_target], 1),
-                torch.cat([history_level, target_level], 1),
-                actions,
-                times,
-                previous=torch.cat([previous, previous], 1),
-                mask=self.mask,
-                prompt=self.model.transformer.prompt(scenarios),
-            )
-        clean = predict_clean(output.sample[:, shape[1] :], noisy_target, target_level, previous)
-        error = (clean - truth).square().mean((2, 3, 4))
+        error = (made.clean - truth).square().mean((2, 3, 4))
         flow_loss = (error / (target_level**2 + 0.02)).mean()
-        reward_loss, termination_loss = self._head_losses(clip, output.features, actions, history_level)
-        balance, entropy = load_balancing_loss(actions), specialisation_loss(actions)
+        reward_loss, termination_loss = self._head_losses(clip, made.features, made.actions, history_level)
+        balance, entropy = load_balancing_loss(made.actions), specialisation_loss(made.actions)
         total = (
             flow_loss
             + config.head_weight * (reward_loss + termination_loss)
@@ -242,7 +251,63 @@ class WorldStage:
             "balance": balance,
             "entropy": entropy,
         }
+        if config.critic_weight:
+            shown = draws.rand(shape) < 0.5
+            judged = pure & made.usable
+            criticism = self._criticise(made, truth, judged, shown, draws)
+            total, numbers["critic"] = total + criticism, criticism
         return total, numbers
+
+    def _make(
+        self,
+        history: Tensor,
+        history_level: Tensor,
+        truth: Tensor,
+        target_level: Tensor,
+        rows: Tensor,
+        scenarios: list[str],
+        draws: Draws,
+    ) -> _Made:
+        """Predict clips ``(B, F, C, h, w)`` from their corrupted selves and from corrupted histories, all frames in one
+        pass; ``rows (B, 2 F, row_dim)`` are of history and of targets."""
+        transformer, (clips, frames) = self.model.transformer, history_level.shape
+        noisy_history = corrupt(history, history_level, draws.randn(truth.shape))
+        noisy_target = corrupt(truth, target_level, draws.randn(truth.shape))
+        usable = F.pad((history_level < self.flow.previous_limit)[:, :-1], (1, 0))
+        previous = F.pad(noisy_history[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0)) * usable[..., None, None, None]
+        times = torch.arange(frames, device=truth.device).repeat(2).expand(clips, -1)
+        told = draws.rand((clips,)) >= self.config.prompt_dropout
+        prompts = [name if tell else None for name, tell in zip(scenarios, told.tolist(), strict=True)]
+        with self._autocast():
+            actions = transformer.action_encoder(rows, scenarios)
+            output = transformer(
+                torch.cat([noisy_history, noisy_target], 1),
+                torch.cat([history_level, target_level], 1),
+                actions,
+                times,
+                previous=torch.cat([previous, previous], 1),
+                mask=self.mask,
+                prompt=transformer.prompt(prompts),
+            )
+        clean = predict_clean(output.sample[:, frames:], noisy_target, target_level, previous)
+        return _Made(clean, previous, usable, output.features, actions)
+
+    def _criticise(self, made: _Made, truth: Tensor, judged: Tensor, shown: Tensor, draws: Draws) -> Tensor:
+        """The critic's own loss, and the transformer's for frames ``judged (B, F)`` that do not look real.
+
+        ``shown (B, F)``: where the critic also sees the frame before. The second loss has gradients of one size, which
+        is ``critic_weight``, whatever the critic's are.
+        """
+        noise = draws.randn((*truth.shape[:2], 3, *truth.shape[2:]))[judged]
+        if not judged.any():
+            return made.clean.sum() * 0.0
+        previous = (made.previous * shown[..., None, None, None])[judged]
+        frames, critic = unit_rms(made.clean[judged]), self.model.critic
+        with self._autocast():
+            loss = critic_loss(critic, truth[judged], frames, previous, noise)
+            direction = towards_real(critic, frames, previous)
+        pull = -self.config.critic_weight * (direction * frames).mean()
+        return loss + judged.float().mean() * pull
 
     def _head_losses(self, clip: dict[str, Any], features: Tensor, actions: RoutedActions, level: Tensor):
         """Losses of the heads on the history frames that are clear enough to be read."""
@@ -259,17 +324,28 @@ class WorldStage:
         ending_loss = F.binary_cross_entropy_with_logits(ending.float(), clip["terminations"].float(), reduction="none")
         return reward_loss, (ending_loss * clear).sum() / clear.sum().clamp(min=1)
 
+    def _draw(self, samplers: dict[str, ClipSampler], draws: Draws) -> tuple[dict[str, Any], Tensor]:
+        """Clips, and their latents as history."""
+        config = self.config
+        clip = draw_jointly(samplers, config.batch_size, draws, config.good_share, config.ending_share)
+        return clip, clip["latents"]
+
     @torch.no_grad()
-    def _with_own_frames(self, clip: dict[str, Any], draws: Draws) -> Tensor:
-        """The clips with the frames before the last replaced by what the model makes of their beginning and actions."""
-        longest = min(self.config.own_history_frames, self.config.clip_frames - 2)
-        own, steps = 1 + draws.integer(longest), 1 + draws.integer(2)
+    def _draw_own_history(self, draws: Draws) -> tuple[dict[str, Any], Tensor]:
+        """Clips, and as history their latents with those before the last replaced by what the model makes of what came
+        before and of the actions."""
+        frames = self.config.clip_frames
+        clip, truth = self._draw(self.train_long, draws)
+        own = 1 + draws.integer(min(self.config.own_history_frames, truth.shape[1] - 2))
+        context = truth.shape[1] - 1 - own
+        first = max(0, context - frames)
         with self._autocast():
-            context = self.config.clip_frames - 1 - own
-            frames = self.roll_out(clip["latents"], clip["rows"], clip["scenarios"], context, own, steps, draws)
-        history = clip["latents"].clone()
-        history[:, -1 - own : -1] = frames
-        return history
+            made = self.roll_out(
+                truth[:, first:], clip["rows"][:, first:], clip["scenarios"], context - first, own, draws
+            )
+        history = torch.cat([truth[:, :context], made, truth[:, -1:]], 1)
+        newest = {key: value[:, -frames:] if isinstance(value, Tensor) else value for key, value in clip.items()}
+        return newest, history[:, -frames:]
 
     @torch.no_grad()
     def roll_out(
@@ -279,12 +355,12 @@ class WorldStage:
         scenarios: list[str],
         context: int,
         frames: int,
-        steps: int,
         draws: Draws,
     ) -> Tensor:
         """Generate ``frames`` latent frames after the first ``context`` of clips ``(B, F, ...)`` with their actions."""
         transformer = self.model.transformer
         memory = HistoryMemory(transformer, len(latents), torch.bfloat16 if self.bf16 else torch.float32)
+        steps = self.config.denoising_steps
         actions = transformer.action_encoder(rows, scenarios)
         prompt = transformer.prompt(scenarios)
         noise = draws.randn(latents[:, :context].shape)
@@ -301,8 +377,7 @@ class WorldStage:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """For each scenario, PSNR in dB against the decoded truth when the second half of held-out clips is rolled out
-        in 2 steps each."""
+        """For each scenario, PSNR in dB against the decoded truth of held-out clips whose second half is made up."""
         return {
             f"{name}/{key}": number
             for name, sampler in self.validation.items()
@@ -319,8 +394,8 @@ class WorldStage:
         latents, rows = clip["latents"], clip["rows"]
         shuffled = torch.cat([rows[:, :context], rows.roll(clips // 2, 0)[:, context:]], 1)
         with self._autocast():
-            own = self.roll_out(latents, rows, [scenario] * clips, context, horizon, 2, draws)
-            other = self.roll_out(latents, shuffled, [scenario] * clips, context, horizon, 2, draws)
+            own = self.roll_out(latents, rows, [scenario] * clips, context, horizon, draws)
+            other = self.roll_out(latents, shuffled, [scenario] * clips, context, horizon, draws)
         decode = self._decode
         results = {}
         for after in [n for n in (1, 4, 8) if n <= horizon]:

@@ -1,0 +1,66 @@
+"""A critic of generated latent frames: what keeps a world that takes one denoising step sharp.
+
+From pure noise, the squared error alone asks for the mean of all that may come, which is blurred, and the more so the
+longer the world goes on from its own frames. The critic learns to tell generated latent frames from real ones at every
+place; the transformer is moved a little way towards what the critic takes for real.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LatentCritic(nn.Module):
+    """How real a latent frame looks after the one before it: a number for each place.
+
+    Args:
+        latent_channels: C.
+        width: channels of the hidden layers.
+    """
+
+    def __init__(self, latent_channels: int, width: int = 96):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(2 * latent_channels, width, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 1, 1),
+        )
+
+    def forward(self, latents: Tensor, previous: Tensor) -> Tensor:
+        """Latent frames and those before them, each ``(N, C, h, w)``, to scores ``(N, 1, h, w)``: real above 0."""
+        return self.layers(torch.cat([latents, previous], 1))
+
+
+def critic_loss(
+    critic: LatentCritic,
+    real: Tensor,
+    generated: Tensor,
+    previous: Tensor,
+    noise: Tensor,
+    smoothness: float = 0.005,
+) -> Tensor:
+    """Hinge loss of the critic, which must not change fast between a real frame and the same with a little noise.
+
+    ``noise (N, 3, C, h, w)`` is normal; two parts of it also blur the border between real and generated.
+    """
+    real, generated = real + 0.1 * noise[:, 0], generated.detach() + 0.1 * noise[:, 1]
+    scores = critic(torch.cat([real, generated, real + 0.1 * noise[:, 2]]), previous.repeat(3, 1, 1, 1)).float()
+    of_real, of_generated, of_neighbour = scores.chunk(3)
+    steepness = (of_neighbour - of_real).square().mean() / 0.1**2
+    return F.relu(1 - of_real).mean() + F.relu(1 + of_generated).mean() + smoothness * steepness
+
+
+def towards_real(critic: LatentCritic, generated: Tensor, previous: Tensor) -> Tensor:
+    """The direction in which generated frames ``(N, C, h, w)`` score better, with unit root-mean-square over all."""
+    leaf = generated.detach().requires_grad_()
+    with torch.enable_grad():
+        scores = critic(leaf, previous).float()
+        (direction,) = torch.autograd.grad(scores.mean(), leaf)
+    direction = direction.float()
+    return direction * direction.square().mean().add(1e-20).rsqrt()
