@@ -56,7 +56,7 @@ def test_stages_add_up_to_the_step(benched):
         assert sum(stages["milliseconds"].values()) == pytest.approx(stages["total_milliseconds"])
         assert {"denoising", "decoder", "heads", "Gymnasium and Python"} <= set(stages["milliseconds"])
         assert 0 < stages["outside_share"] < 1
-        assert stages["transformer_passes"] == 3  # two denoising steps, one to commit
+        assert stages["transformer_passes"] == 2  # one denoising step, one to commit
 
 
 def test_parts_can_be_measured_one_by_one(benched):

@@ -249,7 +249,7 @@ def test_roll_in_batches_follows_the_starts(bundle, recorded):
 
 def test_evaluate_measures_writes_and_repeats(data, tmp_path):
     args = EvaluateArgs(
-        data=data, scenarios=("drive",), clips=3, batch=3, context=4, horizons=(1, 2), steps=(1,),
+        data=data, scenarios=("drive",), clips=3, batch=3, context=4, horizons=(1, 2), steps=(2,),
         drift_blocks=(1, 2), drift_worlds=1, control_starts=1, parts=("fidelity", "control", "drift"),
         output=tmp_path / "a",
     )  # fmt: skip
