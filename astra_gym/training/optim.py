@@ -27,7 +27,7 @@ class Muon(torch.optim.Muon):
 
 
 def _is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
-    if name.startswith("critic."):
+    if name.startswith("critic."):  # which must stay smooth; Muon moves every direction of a matrix alike
         return False
     if weight.ndim == 4:
         return min(weight.shape[0], weight[0].numel()) >= 16

@@ -96,6 +96,7 @@ class ClipSampler:
             raise ValueError(f"clip_frames: no episode has {frames} blocks")
         self.starts = torch.cat(starts)
         self.longest = int(data.offsets.diff().max())
+        """Latent frames of the longest episode."""
         total = data.rewards.double().cumsum(0)
         rewards = total[self.starts + frames - 1] - total[self.starts]
         good = self.starts[rewards > rewards.mean()]
@@ -207,7 +208,8 @@ class WorldStage:
             flow,
             bf16,
         )
-        frames = config.clip_frames + max(0, config.own_history_frames - config.clip_frames + 2)
+        # A clip with own history keeps a true frame before it and one after it.
+        frames = max(config.clip_frames, config.own_history_frames + 2)
         frames = min(frames, *(sampler.longest for sampler in train.values()))
         self.train_long = {name: ClipSampler(each.data, each.modality, frames) for name, each in train.items()}
         self.mask = training_mask(config.clip_frames, model.transformer).to(model.transformer.device)
