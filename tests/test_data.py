@@ -93,6 +93,25 @@ def test_a_killed_collection_goes_on(tmp_path):
     assert not parts.exists()
 
 
+def test_a_killed_worker_is_told_and_loses_only_its_job(tmp_path, monkeypatch):
+    code = """
+import os, signal
+
+def deadly(env, seed):
+    def act(observation):
+        if seed == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return env.action_space.sample()
+    return act
+"""
+    (tmp_path / "own_policies.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RuntimeError, match="workers: one died"):
+        collect(CollectArgs(policy="own_policies:deadly", output=tmp_path / "d", episodes=8, blocks=8, workers=1))
+    assert {path.stem for path in (tmp_path / "d.parts").glob("[0-9]*.npz")} == {"0", "1", "2", "3", "4"}
+    assert not (tmp_path / "d").exists()
+
+
 def test_latents_are_encoded_once(episodes, monkeypatch):
     autoencoder = BlockAutoencoder(latent_channels=4).eval()
     first = latent_episodes(episodes / "val", autoencoder)

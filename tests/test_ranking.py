@@ -14,7 +14,8 @@ from astra_gym.evaluation.intervals import estimate_mean, interval
 from astra_gym.evaluation.paired import PairedStarts, dream_returns, dream_starts
 from astra_gym.evaluation.ranking import DEFAULT_POLICIES, chosen_policies
 from astra_gym.evaluation.ranking_metrics import bias, mmrv, pearson, ranking, spearman
-from astra_gym.evaluation.truth import EXPERTS, make_policy, simulator_id, worker_pool
+from astra_gym.evaluation.truth import EXPERTS, make_policy, simulator_id
+from astra_gym.processes import worker_pool
 from astra_gym.world import World
 
 HOLD = "constant:0,0.3,0"

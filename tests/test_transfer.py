@@ -15,7 +15,8 @@ from astra_gym.data.episodes import open_storage, read_episodes
 from astra_gym.data.join import JoinArgs, join
 from astra_gym.evaluation.ledger import Ledger
 from astra_gym.evaluation.transfer import checkpoints, scores, untrained
-from astra_gym.evaluation.truth import Episode, simulator_id, true_returns, worker_pool
+from astra_gym.evaluation.truth import Episode, simulator_id, true_returns
+from astra_gym.processes import worker_pool
 
 SIMULATOR = "AstraSim/Drive-v0"
 

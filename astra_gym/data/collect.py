@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from astra_gym import cluster
 from astra_gym.files import replacing
+from astra_gym.processes import worker_pool
 
 Policy = Callable[[np.ndarray], np.ndarray]
 PolicyFactory = Callable[[gym.Env, int], Policy]
@@ -27,6 +27,7 @@ Job = tuple[str, str, int, list[int]]
 POLICIES: dict[str, str] = {
     "random": "astra_gym.data.collect:random_policy",
     "mixed-driver": "astra_gym.simulators.car_racing:mixed_driver",
+    "runaway-driver": "astra_gym.simulators.car_racing:runaway_driver",
     "mixed-pusher": "astra_gym.simulators.push:mixed_pusher",
     "mixed-racer": "astra_gym.simulators.gates:mixed_racer",
     "mixed-pilot": "astra_gym.simulators.room:mixed_pilot",
@@ -44,7 +45,7 @@ class CollectArgs:
     output: Path = Path("data/drive/train")
     """Folder of the dataset; must not hold one yet. An interrupted collection goes on where it was."""
     policy: str = "mixed-driver"
-    """random, mixed-driver, a policy that train-agent has learned (.zip), or
+    """random, one for each simulator such as mixed-driver, a policy that train-agent has learned (.zip), or
     package.module:function(env, seed) -> policy(observation) -> action."""
     episodes: int = 320
     """Number of episodes; each has its own seed, and so its own track."""
@@ -160,8 +161,8 @@ def _collect_there(job: Job) -> list[tuple[int, dict[str, np.ndarray]]]:
 
 def _in_processes(jobs: Sequence[Job], workers: int, parts: Path) -> Iterator[int]:
     """Collect the jobs' episodes into ``parts``; yields the number of episodes as they are there."""
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs) or 1)) as pool:
-        for job, _ in zip(jobs, pool.imap(_collect_here, [(job, parts) for job in jobs]), strict=True):
+    with worker_pool(min(workers, len(jobs) or 1)) as pool:
+        for job, _ in zip(jobs, pool.map(_collect_here, [(job, parts) for job in jobs]), strict=True):
             yield len(job[3])
 
 
@@ -180,6 +181,7 @@ def collect(args: CollectArgs) -> Path:
     Raises:
         FileExistsError: if the folder already holds a finished dataset.
         ValueError: if the environment or the policy cannot be made, or an interrupted collection had other settings.
+        RuntimeError: if a worker process is killed.
         ConnectionError: if ``args.ray`` names no cluster that can be joined.
         ImportError: if it names one and Ray is not installed.
     """

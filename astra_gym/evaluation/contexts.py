@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -43,7 +43,7 @@ class Contexts:
 
 
 def collect_contexts(
-    pool: Any, scenario: str, starts: int, length: int, first_seed: int, cache: Path | None = None
+    pool: ProcessPoolExecutor, scenario: str, starts: int, length: int, first_seed: int, cache: Path | None = None
 ) -> Contexts:
     """Let the mixed experts act for ``length`` blocks in each of ``starts`` held-out scenes.
 
@@ -68,7 +68,7 @@ def collect_contexts(
     with tqdm(total=starts, unit="start", desc="contexts", leave=False) as bar:
         # A few at a time: an episode that ended calls for another one.
         while len(found) < starts and (batch := list(islice(jobs, starts - len(found)))):
-            for context in pool.imap(_run_context, batch):
+            for context in pool.map(_run_context, batch):
                 if context is not None:
                     found.append(context)
                     bar.update()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -16,7 +17,8 @@ from astra_gym.data.episodes import Episode as RecordedEpisode
 from astra_gym.evaluation.contexts import Contexts, collect_contexts
 from astra_gym.evaluation.heldout import Clip, as_start
 from astra_gym.evaluation.ledger import Ledger, policy_key
-from astra_gym.evaluation.truth import make_policy, simulator_id, true_returns, worker_pool
+from astra_gym.evaluation.truth import make_policy, simulator_id, true_returns
+from astra_gym.processes import worker_pool
 
 if TYPE_CHECKING:
     from astra_gym.bundles import Bundle, Start
@@ -139,7 +141,7 @@ class PairedStarts:
         dream = [self._in_dream(name) for name in tqdm(policies, "dream", unit="policy")]
         return np.array(dream), np.array(truth)
 
-    def _load_contexts(self, pool: Any) -> Contexts:
+    def _load_contexts(self, pool: ProcessPoolExecutor) -> Contexts:
         if self._contexts is None:
             name = f"contexts_{self.scenario}_{self.first_seed}_{self.starts}x{self.context}.npz"
             self._contexts = collect_contexts(
@@ -147,7 +149,7 @@ class PairedStarts:
             )
         return self._contexts
 
-    def _in_truth(self, pool: Any, policy: str) -> np.ndarray:
+    def _in_truth(self, pool: ProcessPoolExecutor, policy: str) -> np.ndarray:
         def measure() -> np.ndarray:
             return true_returns(pool, self.scenario, policy, self._load_contexts(pool).true_episodes(), self.blocks)
 

@@ -21,8 +21,9 @@ from astra_gym.agents.rollout import Step, make_block_env, run_episode
 from astra_gym.evaluation.intervals import estimate_mean, with_interval
 from astra_gym.evaluation.ledger import Ledger, policy_key
 from astra_gym.evaluation.metrics import on_road
-from astra_gym.evaluation.truth import make_policy, simulator_id, worker_pool
+from astra_gym.evaluation.truth import make_policy, simulator_id
 from astra_gym.files import write_json
+from astra_gym.processes import worker_pool
 
 
 @dataclass
@@ -176,7 +177,7 @@ def _missing() -> np.ndarray:
 def _measure(jobs: dict[str, Job], ledger: Ledger, workers: int) -> None:
     """Act the episodes and write each one's row under its name."""
     with worker_pool(workers) if workers > 1 and jobs else nullcontext() as pool:
-        rows = pool.imap(act_episode, jobs.values()) if pool else map(act_episode, jobs.values())
+        rows = pool.map(act_episode, jobs.values()) if pool else map(act_episode, jobs.values())
         for name in tqdm(jobs, "plan", unit="episode"):
             ledger.measured(name, lambda: next(rows))
 

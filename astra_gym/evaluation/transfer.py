@@ -15,8 +15,9 @@ import tyro
 from astra_gym.agents.rollout import make_block_env
 from astra_gym.evaluation.intervals import estimate_mean, interval, number, resampled, with_interval
 from astra_gym.evaluation.ledger import Ledger, digest, policy_key
-from astra_gym.evaluation.truth import Episode, make_policy, simulator_id, true_returns, worker_pool
+from astra_gym.evaluation.truth import Episode, make_policy, simulator_id, true_returns
 from astra_gym.files import replacing, write_json
+from astra_gym.processes import worker_pool
 from astra_gym.scenarios import environment_id
 
 

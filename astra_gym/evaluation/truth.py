@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import multiprocessing
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -118,23 +115,13 @@ class Episode:
     """What the simulator has to show then, ``uint8 (K, H, W, 3)``; None is not checked."""
 
 
-@contextmanager
-def worker_pool(workers: int) -> Iterator[Any]:
-    """Fresh processes that draw to no screen and compute with one thread each."""
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=_prepare_worker) as pool:
-        yield pool
-
-
-def _prepare_worker() -> None:
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    os.environ["OMP_NUM_THREADS"] = "1"
-
-
-def true_returns(pool: Any, scenario: str, policy: str, episodes: Sequence[Episode], blocks: int) -> np.ndarray:
+def true_returns(
+    pool: ProcessPoolExecutor, scenario: str, policy: str, episodes: Sequence[Episode], blocks: int
+) -> np.ndarray:
     """Return of ``policy`` in the true simulator in each episode, ``float64 (N,)``.
 
     Args:
-        pool: of worker processes, see :func:`worker_pool`.
+        pool: of worker processes, see :func:`astra_gym.processes.worker_pool`.
         scenario: of the simulator.
         policy: a name for :func:`make_policy`; each episode has its seed.
         episodes: where they begin.
@@ -144,7 +131,7 @@ def true_returns(pool: Any, scenario: str, policy: str, episodes: Sequence[Episo
         ValueError: if there is no such policy, or the simulator does not show what it has to.
     """
     chunks = [(scenario, policy, list(episodes[i : i + CHUNK]), blocks) for i in range(0, len(episodes), CHUNK)]
-    return np.array(list(_in_order(pool.imap(_run_chunk, chunks), len(episodes), f"{policy} in truth")))
+    return np.array(list(_in_order(pool.map(_run_chunk, chunks), len(episodes), f"{policy} in truth")))
 
 
 def _in_order(chunks: Iterable[list[float]], total: int, label: str) -> Iterator[float]:

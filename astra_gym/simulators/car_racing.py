@@ -196,3 +196,9 @@ def _wrap(angle: float) -> float:
 def mixed_driver(env: gym.Env, seed: int) -> Driver:
     """A driver of random skill for collecting varied data; the same seed gives the same driver."""
     return Driver(env, DriverSkill.sample(np.random.default_rng([seed, 1])), seed)
+
+
+def runaway_driver(env: gym.Env, seed: int) -> Driver:
+    """A driver that leaves the track and soon the field, at speed; the same seed gives the same driver."""
+    speed = np.random.default_rng([seed, 2]).uniform(50, 100)
+    return Driver(env, DriverSkill(speed=float(speed), runaway=True), seed)
