@@ -31,10 +31,11 @@ def draw_action(
     """Draw one bar for each number of the action into ``box`` (left, top, right, bottom); None draws empty bars."""
     left, top, right, bottom = box
     slot = (right - left) / modality.action_dim
-    text = font(12)
-    for i, (label, low, high) in enumerate(zip(modality.labels, modality.low, modality.high, strict=True)):
+    labels = [label.split(" (")[0] for label in modality.labels]
+    text = _fitting_font(labels, slot - MARGIN)
+    for i, (label, low, high) in enumerate(zip(labels, modality.low, modality.high, strict=True)):
         start, end = round(left + i * slot), round(left + (i + 1) * slot) - MARGIN
-        draw.text((start, top - 1), label.split(" (")[0], TEXT, text)
+        draw.text((start, top - 1), label, TEXT, text)
         bar = (start, bottom - 8, end, bottom)
         draw.rectangle(bar, FAINT)
         rest = start + (end - start) * (np.clip(0.0, low, high) - low) / (high - low)
@@ -43,6 +44,12 @@ def draw_action(
             colour = POSITIVE if action[i] >= 0 else NEGATIVE
             draw.rectangle((round(min(rest, value)), bar[1], round(max(rest, value)), bar[3]), colour)
         draw.line((round(rest), bar[1] - 2, round(rest), bar[3] + 2), TEXT)
+
+
+def _fitting_font(labels: Sequence[str], width: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The largest font from 12 pixels down to 7 in which the longest label is no wider than ``width``."""
+    sizes = (font(size) for size in range(12, 7, -1))
+    return next((each for each in sizes if max(map(each.getlength, labels)) <= width), font(7))
 
 
 def panel(
@@ -77,7 +84,7 @@ def panel(
         canvas.paste(picture, (left, head))
         draw.text((left + MARGIN, 4), captions[i], TEXT, font(14))
         draw.text((left + MARGIN, head + height + 5), footers[i], TEXT, font(13))
-    draw_action(draw, modality, action, (MARGIN, head + height + 25, width, head + height + 49))
+    draw_action(draw, modality, action, (MARGIN, head + height + 25, total[0], head + height + 49))
     return np.asarray(canvas)
 
 

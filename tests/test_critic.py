@@ -24,7 +24,7 @@ def blurred(latents: torch.Tensor) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def critic(bank) -> LatentCritic:
     torch.manual_seed(0)
-    model = LatentCritic(bank.shape[1], width=32)
+    model = LatentCritic(bank.shape[1], scenarios=2, width=32)
     (optimizer,) = make_optimizers(torch.nn.ModuleDict({"critic": model}), lr=2e-3, muon_lr=0.02)
     for _ in range(80):
         real = bank[torch.randint(len(bank) // 2, (32,))]

@@ -86,6 +86,26 @@ def test_training_goes_on_from_a_bundle(episodes, trained, tmp_path):
     assert not torch.equal(before.transformer.proj_out.weight, after.transformer.proj_out.weight)
 
 
+def test_parts_of_a_bundle_can_begin_anew(episodes, trained, tmp_path):
+    anew = [
+        "--stages",
+        "world",
+        "--init-from",
+        str(trained / "bundle"),
+        "--init-without",
+        "experts",
+        "--world.steps",
+        "0",
+    ]
+    subprocess.run([*command(episodes, tmp_path), *anew], check=True, capture_output=True)
+    file = "transformer/diffusion_pytorch_model.safetensors"
+    before, after = load_file(trained / "bundle" / file), load_file(tmp_path / file)
+    kept = {name: torch.allclose(before[name].float(), after[name], rtol=1e-2, atol=1e-4) for name in before}
+    assert kept["proj_out.weight"]
+    assert not any(same for name, same in kept.items() if name.endswith("experts.weight"))
+    assert all(same for name, same in kept.items() if "experts" not in name)
+
+
 def test_bad_arguments_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"stages: got \['dance'\]"):
         train(TrainArgs(stages=("dance",)))

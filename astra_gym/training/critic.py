@@ -13,17 +13,19 @@ from torch import Tensor, nn
 
 
 class LatentCritic(nn.Module):
-    """How real a latent frame looks after the one before it: a number for each place.
+    """How real a latent frame of a scenario looks after the one before it: a number for each place.
 
     Args:
         latent_channels: C.
+        scenarios: how many scenarios there are.
         width: channels of the hidden layers.
     """
 
-    def __init__(self, latent_channels: int, width: int = 96):
+    def __init__(self, latent_channels: int, scenarios: int, width: int = 128):
         super().__init__()
+        self.first = nn.Conv2d(2 * latent_channels, width, 3, padding=1)
+        self.scenario = nn.Embedding(scenarios, width)
         self.layers = nn.Sequential(
-            nn.Conv2d(2 * latent_channels, width, 3, padding=1),
             nn.LeakyReLU(0.2),
             nn.Conv2d(width, width, 3, padding=1),
             nn.LeakyReLU(0.2),
@@ -32,9 +34,11 @@ class LatentCritic(nn.Module):
             nn.Conv2d(width, 1, 1),
         )
 
-    def forward(self, latents: Tensor, previous: Tensor) -> Tensor:
-        """Latent frames and those before them, each ``(N, C, h, w)``, to scores ``(N, 1, h, w)``: real above 0."""
-        return self.layers(torch.cat([latents, previous], 1))
+    def forward(self, latents: Tensor, previous: Tensor, scenario: Tensor) -> Tensor:
+        """Latent frames and those before them, each ``(N, C, h, w)``, and the numbers of their scenarios ``(N,)``, to
+        scores ``(N, 1, h, w)``: real above 0."""
+        seen = self.first(torch.cat([latents, previous], 1))
+        return self.layers(seen + self.scenario(scenario)[..., None, None])
 
 
 def critic_loss(
@@ -42,6 +46,7 @@ def critic_loss(
     real: Tensor,
     generated: Tensor,
     previous: Tensor,
+    scenario: Tensor,
     noise: Tensor,
     smoothness: float = 0.005,
 ) -> Tensor:
@@ -50,17 +55,18 @@ def critic_loss(
     ``noise (N, 3, C, h, w)`` is normal; two parts of it also blur the border between real and generated.
     """
     real, generated = real + 0.1 * noise[:, 0], generated.detach() + 0.1 * noise[:, 1]
-    scores = critic(torch.cat([real, generated, real + 0.1 * noise[:, 2]]), previous.repeat(3, 1, 1, 1)).float()
+    shown = torch.cat([real, generated, real + 0.1 * noise[:, 2]])
+    scores = critic(shown, previous.repeat(3, 1, 1, 1), scenario.repeat(3)).float()
     of_real, of_generated, of_neighbour = scores.chunk(3)
     steepness = (of_neighbour - of_real).square().mean() / 0.1**2
     return F.relu(1 - of_real).mean() + F.relu(1 + of_generated).mean() + smoothness * steepness
 
 
-def towards_real(critic: LatentCritic, generated: Tensor, previous: Tensor) -> Tensor:
+def towards_real(critic: LatentCritic, generated: Tensor, previous: Tensor, scenario: Tensor) -> Tensor:
     """The direction in which generated frames ``(N, C, h, w)`` score better, with unit root-mean-square over all."""
     leaf = generated.detach().requires_grad_()
     with torch.enable_grad():
-        scores = critic(leaf, previous).float()
+        scores = critic(leaf, previous, scenario).float()
         (direction,) = torch.autograd.grad(scores.mean(), leaf)
     direction = direction.float()
     return direction * direction.square().mean().add(1e-20).rsqrt()

@@ -66,6 +66,8 @@ class TrainArgs:
     init_from: Path | None = None
     """Bundle to go on from instead of fresh weights, wherever its sizes are the same. Stages that are left out use its
     parts."""
+    init_without: tuple[str, ...] = ()
+    """Parts of names: tensors of that bundle whose name holds one of them are left out and begin anew."""
     device: str = "cpu"
     """cpu or cuda."""
     bf16: bool = True
@@ -189,7 +191,8 @@ def _go_on_from(args: TrainArgs, module: torch.nn.Module, part: str) -> None:
         raise FileNotFoundError(f"init_from: {args.init_from} has no {part}")
     values = load_file(args.init_from / part / "diffusion_pytorch_model.safetensors")
     own = module.state_dict()
-    fitting = {key: value for key, value in values.items() if key in own and own[key].shape == value.shape}
+    wanted = [key for key in own if not any(name in key for name in args.init_without)]
+    fitting = {key: values[key] for key in wanted if key in values and own[key].shape == values[key].shape}
     print(f"{part}: {len(fitting)} of {len(own)} tensors from {args.init_from}")
     module.load_state_dict(fitting, strict=False)
 

@@ -32,7 +32,7 @@ class WorldModel(nn.Module):
     def __init__(self, transformer: AstraTransformer, heads: RewardHeads):
         super().__init__()
         self.transformer, self.heads = transformer, heads
-        self.critic = LatentCritic(transformer.config.in_channels)
+        self.critic = LatentCritic(transformer.config.in_channels, len(transformer.config.modalities))
 
 
 @dataclass
@@ -64,6 +64,9 @@ class WorldLossConfig:
     """Share of the steps that use own history from then on."""
     own_history_frames: int = 20
     """Longest run of own frames before a target, or as long as the episodes allow; it may be longer than a clip."""
+    own_history_trust: float = 8.0
+    """After so many own frames the error against the true next one counts half, after three times as many a quarter:
+    the truth is then no longer what would have come, and its mean is blurred. The critic's pull stays."""
     head_weight: float = 0.1
     balance_weight: float = 0.02
     specialisation_weight: float = 0.02
@@ -221,7 +224,7 @@ class WorldStage:
     def loss(self, step: int, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
         own = step / self.total_steps >= config.own_history_from and step % 4 < 4 * config.own_history_share
-        clip, history = self._draw_own_history(draws) if own else self._draw(self.train, draws)
+        clip, history, age = self._draw_own_history(draws) if own else self._draw(self.train, draws)
         truth = clip["latents"]
         shape = truth.shape[:2]
 
@@ -236,7 +239,7 @@ class WorldStage:
         made = self._make(history, history_level, truth, target_level, rows, clip["scenarios"], draws)
 
         error = (made.clean - truth).square().mean((2, 3, 4))
-        flow_loss = (error / (target_level**2 + 0.02)).mean()
+        flow_loss = (error / (target_level**2 + 0.02) / (1 + age / config.own_history_trust)).mean()
         reward_loss, termination_loss = self._head_losses(clip, made.features, made.actions, history_level)
         balance, entropy = load_balancing_loss(made.actions), specialisation_loss(made.actions)
         total = (
@@ -256,7 +259,7 @@ class WorldStage:
         if config.critic_weight:
             shown = draws.rand(shape) < 0.5
             judged = pure & made.usable
-            criticism = self._criticise(made, truth, judged, shown, draws)
+            criticism = self._criticise(made, truth, clip["scenarios"], judged, shown, draws)
             total, numbers["critic"] = total + criticism, criticism
         return total, numbers
 
@@ -294,7 +297,9 @@ class WorldStage:
         clean = predict_clean(output.sample[:, frames:], noisy_target, target_level, previous)
         return _Made(clean, previous, usable, output.features, actions)
 
-    def _criticise(self, made: _Made, truth: Tensor, judged: Tensor, shown: Tensor, draws: Draws) -> Tensor:
+    def _criticise(
+        self, made: _Made, truth: Tensor, scenarios: list[str], judged: Tensor, shown: Tensor, draws: Draws
+    ) -> Tensor:
         """The critic's own loss, and the transformer's for frames ``judged (B, F)`` that do not look real.
 
         ``shown (B, F)``: where the critic also sees the frame before. The second loss has gradients of one size, which
@@ -305,9 +310,12 @@ class WorldStage:
             return made.clean.sum() * 0.0
         previous = (made.previous * shown[..., None, None, None])[judged]
         frames, critic = unit_rms(made.clean[judged]), self.model.critic
+        known = sorted(self.model.transformer.config.modalities)  # a saved config does not keep their order
+        number = torch.tensor([known.index(name) for name in scenarios], device=truth.device)
+        scenario = number[:, None].expand_as(judged)[judged]
         with self._autocast():
-            loss = critic_loss(critic, truth[judged], frames, previous, noise)
-            direction = towards_real(critic, frames, previous)
+            loss = critic_loss(critic, truth[judged], frames, previous, scenario, noise)
+            direction = towards_real(critic, frames, previous, scenario)
         pull = -self.config.critic_weight * (direction * frames).mean()
         return loss + judged.float().mean() * pull
 
@@ -326,18 +334,18 @@ class WorldStage:
         ending_loss = F.binary_cross_entropy_with_logits(ending.float(), clip["terminations"].float(), reduction="none")
         return reward_loss, (ending_loss * clear).sum() / clear.sum().clamp(min=1)
 
-    def _draw(self, samplers: dict[str, ClipSampler], draws: Draws) -> tuple[dict[str, Any], Tensor]:
-        """Clips, and their latents as history."""
+    def _draw(self, samplers: dict[str, ClipSampler], draws: Draws) -> tuple[dict[str, Any], Tensor, Tensor]:
+        """Clips, their latents as history, and how many frames of its own come before each of them ``(F,)``: none."""
         config = self.config
         clip = draw_jointly(samplers, config.batch_size, draws, config.good_share, config.ending_share)
-        return clip, clip["latents"]
+        return clip, clip["latents"], torch.zeros(clip["latents"].shape[1], device=draws.device)
 
     @torch.no_grad()
-    def _draw_own_history(self, draws: Draws) -> tuple[dict[str, Any], Tensor]:
-        """Clips, and as history their latents with those before the last replaced by what the model makes of what came
-        before and of the actions."""
+    def _draw_own_history(self, draws: Draws) -> tuple[dict[str, Any], Tensor, Tensor]:
+        """Clips, as history their latents with those before the last replaced by what the model makes of what came
+        before and of the actions, and how many such frames come before each of them ``(F,)``."""
         frames = self.config.clip_frames
-        clip, truth = self._draw(self.train_long, draws)
+        clip, truth, _ = self._draw(self.train_long, draws)
         own = 1 + draws.integer(min(self.config.own_history_frames, truth.shape[1] - 2))
         context = truth.shape[1] - 1 - own
         first = max(0, context - frames)
@@ -347,7 +355,8 @@ class WorldStage:
             )
         history = torch.cat([truth[:, :context], made, truth[:, -1:]], 1)
         newest = {key: value[:, -frames:] if isinstance(value, Tensor) else value for key, value in clip.items()}
-        return newest, history[:, -frames:]
+        age = torch.arange(truth.shape[1], device=truth.device).sub(context).clamp(0, own)
+        return newest, history[:, -frames:], age[-frames:]
 
     @torch.no_grad()
     def roll_out(
