@@ -245,7 +245,12 @@ def load_bundle(
         starts = {path.stem: StartBank.load(path) for path in sorted((folder / "starts").glob("*.safetensors"))}
     except SafetensorError as error:
         raise ValueError(f"world: a start bank in {folder / 'starts'} is corrupt: {error}") from error
-    return Bundle(config=WorldConfig.load(folder), starts=starts, **modules)
+    config = WorldConfig.load(folder)
+    known = in_order(modules["transformer"].config.modalities)
+    for key in ("scenario_inference_steps", "temperatures", "termination_rewards"):
+        if unknown := sorted(set(getattr(config, key)) - set(known)):
+            raise ValueError(f"world: {folder / 'world.json'} has {unknown} in {key}, allowed are {known}")
+    return Bundle(config=config, starts=starts, **modules)
 
 
 def _native_dtype(device: torch.device) -> torch.dtype:

@@ -207,6 +207,11 @@ def test_missing_and_corrupt_bundles_are_named(copied):
     with pytest.raises(FileNotFoundError, match="transformer has no"):
         load_bundle(copied)
     weights.write_bytes(whole)
+    settings = load_bundle(copied).config
+    dataclasses.replace(settings, temperatures={"boat": 1.0}).save(copied)
+    with pytest.raises(ValueError, match=r"has \['boat'\] in temperatures, allowed are \['drive', "):
+        load_bundle(copied)
+    settings.save(copied)
     bank_file = copied / "starts" / "drive.safetensors"
     bank_file.write_bytes(b"x" * 100)
     with pytest.raises(ValueError, match="start bank"):
