@@ -90,7 +90,7 @@ class AstraDroneEnv(AstraEnv):
     - `obs_type`: `"block"`, `"frame"` or `"latent"`, see above.
     - `device`: torch device of the model.
     - `dtype`: number type of the transformer; None takes what is best on the device.
-    - `num_inference_steps`: denoising steps a block. Fewer are faster, more are finer; None is the world's default.
+    - `num_inference_steps`: denoising steps a block; None is what the world was trained for.
     - `guidance_scale`: above 1 exaggerates what the action does, at twice the cost; None is the world's default.
     - `info_routing`: adds the router's weights to `info`.
 

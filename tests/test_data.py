@@ -18,7 +18,7 @@ from astra_gym.actions import DRIVE
 from astra_gym.data.collect import CollectArgs, collect, make_block_env
 from astra_gym.data.episodes import latent_episodes, read_episodes
 from astra_gym.models.autoencoder import BlockAutoencoder
-from astra_gym.training.world import ClipSampler
+from astra_gym.training.clips import ClipSampler
 
 
 def test_the_dataset_is_minaris(episodes):

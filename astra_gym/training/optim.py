@@ -26,30 +26,37 @@ class Muon(torch.optim.Muon):
             weight.grad = None
 
 
+CRITIC_RATE = 4.0
+"""A critic's rate of AdamW as a multiple of the others': it has to keep up with what it judges, which Muon moves."""
+
+
 def _is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
-    if name.startswith("critic."):  # which must stay smooth; Muon moves every direction of a matrix alike
-        return False
     if weight.ndim == 4:
         return min(weight.shape[0], weight[0].numel()) >= 16
     return weight.ndim == 2 and "blocks." in name and "scale_shift_table" not in name
 
 
 def make_optimizers(model: nn.Module, lr: float, muon_lr: float = 0.0, weight_decay: float = 0.01):
-    """AdamW, and Muon for convolutions and the transformer blocks' matrices where ``muon_lr`` is positive.
+    """AdamW, and Muon for convolutions and the transformer blocks' matrices where ``muon_lr`` is positive; parameters
+    named ``critic.*`` have AdamW at :data:`CRITIC_RATE` times its rate.
 
     Every parameter group carries its peak rate as ``peak_lr``.
     """
     muon: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
+    critic: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
             continue
-        if muon_lr and _is_hidden_matrix(name, weight):
+        if name.startswith("critic."):
+            critic.append(weight)
+        elif muon_lr and _is_hidden_matrix(name, weight):
             muon.append(weight)
         else:
             (decayed if weight.ndim >= 2 else plain).append(weight)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups += [{"params": critic, "weight_decay": weight_decay, "lr": CRITIC_RATE * lr}] if critic else []
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True)]
     if muon:
         optimizers.append(Muon(muon, muon_lr, weight_decay))

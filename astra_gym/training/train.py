@@ -20,8 +20,9 @@ from astra_gym.models.transformer import AstraTransformer
 from astra_gym.sampler import FlowConfig
 from astra_gym.scenarios import check_name, in_order
 from astra_gym.training.autoencoder import AutoencoderStage
+from astra_gym.training.clips import ClipSampler
 from astra_gym.training.loop import LoopConfig, run_stage
-from astra_gym.training.world import ClipSampler, WorldLossConfig, WorldModel, WorldStage
+from astra_gym.training.world import WorldLossConfig, WorldModel, WorldStage
 
 STAGES = ("autoencoder", "decoder", "world", "bundle")
 BEFORE_END = 8

@@ -14,15 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from astra_gym.actions import Modality
-from astra_gym.data.episodes import LatentEpisodes
 from astra_gym.memory import HistoryMemory, corrupt, history_noise_levels, training_mask
 from astra_gym.models.action_experts import RoutedActions, load_balancing_loss, specialisation_loss
 from astra_gym.models.autoencoder import BlockAutoencoder, to_pixels, unit_rms
 from astra_gym.models.heads import RewardHeads
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.sampler import Dynamics, FlowConfig, predict_clean, shift_levels
-from astra_gym.training.critic import LatentCritic, critic_loss, towards_real
+from astra_gym.training.clips import ClipSampler, draw_jointly
+from astra_gym.training.critic import LatentCritic, critic_loss, detail_loss, towards_real
 from astra_gym.training.parallel import Draws
 
 
@@ -53,16 +52,19 @@ class WorldLossConfig:
     """Steps from noise to a frame: of own history, of validation, and by default of the trained world."""
     pure_noise_share: float = 0.6
     """Share of the targets that are pure noise, from which a world that takes one denoising step makes its frames."""
-    critic_weight: float = 0.3
-    """How hard the critic pulls at each number of a frame made from pure noise, where a squared error pulls twice as
-    hard as the number is wrong; 0 for no critic."""
+    critic_weight: float = 2.0
+    """How hard the critic pulls, when it is sure, at each number of a frame made from pure noise, where a squared
+    error pulls twice as hard as the number is wrong; 0 for no critic."""
+    detail_weight: float = 0.25
+    """How much it counts that such frames have as much detail as real ones, see
+    :func:`astra_gym.training.critic.detail_loss`; without a critic it is not asked for."""
     low_noise_share: float = 0.08
     """Share of the targets whose noise level is uniform; the others lie towards 1."""
     own_history_from: float = 0.5
     """Share of training after which part of the history is the model's own."""
     own_history_share: float = 0.5
     """Share of the steps that use own history from then on."""
-    own_history_frames: int = 20
+    own_history_frames: int = 24
     """Longest run of own frames before a target, or as long as the episodes allow; it may be longer than a clip."""
     own_history_trust: float = 8.0
     """After so many own frames the error against the true next one counts half, after three times as many a quarter:
@@ -72,95 +74,6 @@ class WorldLossConfig:
     specialisation_weight: float = 0.02
     prompt_dropout: float = 0.2
     """Share of the clips whose scenario prompt is hidden, so that a world also goes on without one."""
-
-
-class ClipSampler:
-    """Random clips of a dataset's episodes.
-
-    Args:
-        data: the dataset as latents.
-        modality: of its actions.
-        frames: latent frames a clip; shorter episodes are left out.
-
-    Raises:
-        ValueError: if no episode is that long.
-    """
-
-    def __init__(self, data: LatentEpisodes, modality: Modality, frames: int):
-        self.data, self.modality, self.frames = data, modality, frames
-        self.known = ~data.actions.isnan().any(-1)
-        self.rows = torch.from_numpy(modality.rows(data.actions.nan_to_num().numpy())) * self.known[:, None]
-        starts = [
-            torch.arange(first, last - frames + 1)
-            for first, last in zip(data.offsets[:-1].tolist(), data.offsets[1:].tolist(), strict=True)
-            if last - first >= frames
-        ]
-        if not starts:
-            raise ValueError(f"clip_frames: no episode has {frames} blocks")
-        self.starts = torch.cat(starts)
-        self.longest = int(data.offsets.diff().max())
-        """Latent frames of the longest episode."""
-        total = data.rewards.double().cumsum(0)
-        rewards = total[self.starts + frames - 1] - total[self.starts]
-        good = self.starts[rewards > rewards.mean()]
-        self.good_starts = good if len(good) else self.starts
-        ends = data.terminations.long().cumsum(0)
-        ending = self.starts[ends[self.starts + frames - 1] > ends[self.starts]]
-        self.ending_starts = ending if len(ending) else self.starts
-
-    def draw(
-        self,
-        place: Tensor,
-        kind: Tensor,
-        device: torch.device | str,
-        good_share: float = 0.0,
-        ending_share: float = 0.0,
-    ):
-        """Clips as tensors ``(B, frames, ...)`` on ``device``, from B pairs of random numbers in [0, 1).
-
-        ``good_share`` of them come from those with more reward than the mean clip, ``ending_share`` from those that end
-        an episode, the others from all.
-        """
-        first = _pick(self.starts, place)
-        first = torch.where(kind < good_share, _pick(self.good_starts, place), first)
-        first = torch.where(kind >= 1 - ending_share, _pick(self.ending_starts, place), first)
-        return self.at(first, device)
-
-    def at(self, first: Tensor, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """The clips that begin at the given places."""
-        index = first[:, None] + torch.arange(self.frames)
-        return {
-            "latents": self.data.latents[index].to(device).float(),
-            "rows": self.rows[index].to(device),
-            "known": self.known[index].to(device),
-            "rewards": self.data.rewards[index].to(device),
-            "terminations": self.data.terminations[index].to(device),
-        }
-
-
-def _pick(starts: Tensor, place: Tensor) -> Tensor:
-    return starts[(place * len(starts)).long()]
-
-
-def draw_jointly(
-    samplers: dict[str, ClipSampler], count: int, draws: Draws, good_share: float, ending_share: float
-) -> dict[str, Any]:
-    """``count`` clips, each of a scenario drawn by chance: tensors as :meth:`ClipSampler.draw` has them, rows padded
-    with zeros at the end, and ``scenarios``, a name for each clip."""
-    scenario, place, kind = draws.rand((count, 3), torch.float64).cpu().unbind(1)
-    which = (scenario * len(samplers)).long()
-    counts = which.bincount(minlength=len(samplers)).tolist()
-    parts = [
-        sampler.draw(place[which == i], kind[which == i], draws.device, good_share, ending_share)
-        for i, (sampler, number) in enumerate(zip(samplers.values(), counts, strict=True))
-        if number
-    ]
-    width = max(part["rows"].shape[-1] for part in parts)
-    for part in parts:
-        part["rows"] = F.pad(part["rows"], (0, width - part["rows"].shape[-1]))
-    clips: dict[str, Any] = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-    clips["scenarios"] = [name for name, number in zip(samplers, counts, strict=True) for _ in range(number)]
-    return clips
 
 
 class _Made(NamedTuple):
@@ -257,10 +170,11 @@ class WorldStage:
             "entropy": entropy,
         }
         if config.critic_weight:
-            shown = draws.rand(shape) < 0.5
+            # After frames of the model's own, the true next one is not what follows from the one before.
+            shown = (draws.rand(shape) < 0.5) & (age == 0)
             judged = pure & made.usable
-            criticism = self._criticise(made, truth, clip["scenarios"], judged, shown, draws)
-            total, numbers["critic"] = total + criticism, criticism
+            numbers |= self._criticise(made, truth, clip["scenarios"], judged, shown, draws)
+            total = total + numbers["critic"] + config.detail_weight * numbers["detail"]
         return total, numbers
 
     def _make(
@@ -299,25 +213,29 @@ class WorldStage:
 
     def _criticise(
         self, made: _Made, truth: Tensor, scenarios: list[str], judged: Tensor, shown: Tensor, draws: Draws
-    ) -> Tensor:
-        """The critic's own loss, and the transformer's for frames ``judged (B, F)`` that do not look real.
+    ) -> dict[str, Tensor]:
+        """The critic's own loss with the transformer's for frames ``judged (B, F)`` that do not look real, and the loss
+        for their detail.
 
-        ``shown (B, F)``: where the critic also sees the frame before. The second loss has gradients of one size, which
-        is ``critic_weight``, whatever the critic's are.
+        ``shown (B, F)``: where the critic also sees the frame before. The second loss has gradients of one size,
+        ``critic_weight`` times how well the critic can tell: it cannot run away, and who cannot tell does not pull.
         """
         noise = draws.randn((*truth.shape[:2], 3, *truth.shape[2:]))[judged]
         if not judged.any():
-            return made.clean.sum() * 0.0
+            return dict.fromkeys(("critic", "detail"), made.clean.sum() * 0.0)
         previous = (made.previous * shown[..., None, None, None])[judged]
         frames, critic = unit_rms(made.clean[judged]), self.model.critic
         known = sorted(self.model.transformer.config.modalities)  # a saved config does not keep their order
         number = torch.tensor([known.index(name) for name in scenarios], device=truth.device)
         scenario = number[:, None].expand_as(judged)[judged]
         with self._autocast():
-            loss = critic_loss(critic, truth[judged], frames, previous, scenario, noise)
+            loss, sure = critic_loss(critic, truth[judged], frames, previous, scenario, noise)
             direction = towards_real(critic, frames, previous, scenario)
-        pull = -self.config.critic_weight * (direction * frames).mean()
-        return loss + judged.float().mean() * pull
+        pull = -self.config.critic_weight * sure * (direction * frames).mean()
+        return {
+            "critic": loss + judged.float().mean() * pull,
+            "detail": detail_loss(frames, truth[judged], scenario),
+        }
 
     def _head_losses(self, clip: dict[str, Any], features: Tensor, actions: RoutedActions, level: Tensor):
         """Losses of the heads on the history frames that are clear enough to be read."""
