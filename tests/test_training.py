@@ -158,10 +158,10 @@ def test_a_checkpoint_replaces_the_old_one_whole(tmp_path):
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(episodes, trained, tmp_path):
-    """Also with gradients for weights that only one process's share of the batch has used; but for the loss for detail,
-    which is no mean over clips."""
+    """Also with gradients for weights that only one process's share of the batch has used; but for critic and detail,
+    which look at a process's whole share at once."""
     common = ["--stages", "world", "--init-from", str(trained / "bundle"), "--no-bf16", "--world.steps", "4"]
-    common += ["--world-loss.detail-weight", "0"]
+    common += ["--world-loss.critic-weight", "0"]
     single = [*command(episodes, tmp_path / "one"), *common, "--world-loss.batch-size", "4"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     double = [*launch, *command(episodes, tmp_path / "two")[1:], *common, "--world-loss.batch-size", "2"]

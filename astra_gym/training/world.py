@@ -54,7 +54,8 @@ class WorldLossConfig:
     """Share of the targets that are pure noise, from which a world that takes one denoising step makes its frames."""
     critic_weight: float = 2.0
     """How hard the critic pulls, when it is sure, at each number of a frame made from pure noise, where a squared
-    error pulls twice as hard as the number is wrong; 0 for no critic."""
+    error pulls twice as hard as the number is wrong; 0 for no critic. Each of several processes
+    is as sure as its own share of the batch allows."""
     detail_weight: float = 0.25
     """How much it counts that such frames have as much detail as real ones, see
     :func:`astra_gym.training.critic.detail_loss`; without a critic it is not asked for."""
