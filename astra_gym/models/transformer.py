@@ -323,6 +323,11 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         x = patches.unflatten(2, grid).unflatten(-1, (-1, p, p))  # B F h w C p p
         return x.permute(0, 1, 4, 2, 5, 3, 6).flatten(-2).flatten(-3, -2)
 
+    @property
+    def scenarios(self) -> list[str]:
+        """Names of the scenarios by their numbers."""
+        return sorted(self.config.modalities)  # a saved config does not keep their order
+
     def prompt(self, scenarios: Sequence[str | None]) -> Tensor | None:
         """The scenario prompt ``(B, 1, dim)`` of B worlds; None for a world that is not told where it is.
 
@@ -330,7 +335,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         """
         if not self.config.scenario_prompt:
             return None
-        names = sorted(self.config.modalities)  # a saved config does not keep their order
+        names = self.scenarios
         if unknown := [name for name in scenarios if name is not None and name not in names]:
             raise ValueError(f"scenarios: got {unknown[0]!r}, this model knows {names}")
         told = torch.tensor([name is not None for name in scenarios], device=self.device)

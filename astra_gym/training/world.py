@@ -31,7 +31,7 @@ class WorldModel(nn.Module):
     def __init__(self, transformer: AstraTransformer, heads: RewardHeads):
         super().__init__()
         self.transformer, self.heads = transformer, heads
-        self.critic = LatentCritic(transformer.config.in_channels, len(transformer.config.modalities))
+        self.critic = LatentCritic(transformer.config.in_channels, len(transformer.scenarios))
 
 
 @dataclass
@@ -226,8 +226,8 @@ class WorldStage:
             return dict.fromkeys(("critic", "detail"), made.clean.sum() * 0.0)
         previous = (made.previous * shown[..., None, None, None])[judged]
         frames, critic = unit_rms(made.clean[judged]), self.model.critic
-        known = sorted(self.model.transformer.config.modalities)  # a saved config does not keep their order
-        number = torch.tensor([known.index(name) for name in scenarios], device=truth.device)
+        names = self.model.transformer.scenarios
+        number = torch.tensor([names.index(name) for name in scenarios], device=truth.device)
         scenario = number[:, None].expand_as(judged)[judged]
         with self._autocast():
             loss, sure = critic_loss(critic, truth[judged], frames, previous, scenario, noise)
