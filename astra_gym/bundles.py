@@ -15,7 +15,9 @@ from torch import Tensor
 from astra_gym.actions import MODALITIES, Modality
 from astra_gym.models.autoencoder import BlockAutoencoder
 from astra_gym.models.heads import RewardHeads
+from astra_gym.models.layers import can_quantize
 from astra_gym.models.transformer import AstraTransformer
+from astra_gym.precision import native_dtype, resolve_dtype
 from astra_gym.sampler import FlowConfig
 from astra_gym.scenarios import Scenario, in_order, simulator_id
 
@@ -212,8 +214,9 @@ def load_bundle(
     Args:
         world: name of a bundled world, or a folder that :meth:`Bundle.save` wrote.
         device: where to put it.
-        dtype: of the transformer and the autoencoder, a torch dtype or its name; None for bfloat16 where the device
-            computes in it, else float32.
+        dtype: of the transformer and the autoencoder, a torch dtype or its name; "int8" for float32 with the matrix
+            products of the transformer's blocks in 8-bit integers; None for bfloat16 where the device computes in it,
+            else float32.
 
     Raises:
         FileNotFoundError: if there is no such world, or a file of it is missing.
@@ -225,7 +228,10 @@ def load_bundle(
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device: got {device!r}, which torch cannot use here ({error})") from error
-    torch_dtype = _native_dtype(target) if dtype is None else resolve_dtype(dtype)
+    int8 = dtype in ("int8", torch.int8)
+    if int8 and not (target.type == "cpu" and can_quantize()):
+        raise ValueError(f"dtype: got int8, which PyTorch cannot compute in on {device!r} here; allowed is another")
+    torch_dtype = native_dtype(target) if dtype is None else resolve_dtype("float32" if int8 else dtype)
     modules = {}
     for name, cls in (("transformer", AstraTransformer), ("autoencoder", BlockAutoencoder), ("heads", RewardHeads)):
         if not (folder / name / "diffusion_pytorch_model.safetensors").is_file():
@@ -240,7 +246,7 @@ def load_bundle(
         if target.type != "cpu":  # diffusers' `to` imports PyTorch's compiler, see astra_gym.models.base
             module = module.to(target)
         modules[name] = module.eval().requires_grad_(False)
-    modules["transformer"].fuse()
+    modules["transformer"].fuse(int8)
     try:
         starts = {path.stem: StartBank.load(path) for path in sorted((folder / "starts").glob("*.safetensors"))}
     except SafetensorError as error:
@@ -251,21 +257,3 @@ def load_bundle(
         if unknown := sorted(set(getattr(config, key)) - set(known)):
             raise ValueError(f"world: {folder / 'world.json'} has {unknown} in {key}, allowed are {known}")
     return Bundle(config=config, starts=starts, **modules)
-
-
-def _native_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device has instructions for it, else float32."""
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        processor = torch.cpu.get_capabilities()
-        native = bool(processor.get("avx512_bf16") or processor.get("amx_bf16"))
-    return torch.bfloat16 if native else torch.float32
-
-
-def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    """A torch dtype from its name; None is float32."""
-    resolved = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.float32
-    if resolved not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"dtype: got {dtype!r}, allowed are float32, bfloat16 and float16")
-    return resolved

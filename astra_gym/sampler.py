@@ -10,8 +10,11 @@ so an untrained network already repeats the last frame.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,16 +59,30 @@ def predict_clean(output: Tensor, noisy: Tensor, level: Tensor, previous: Tensor
     return keep * noisy + (1 - keep) * previous + t * total.rsqrt() * output.float()
 
 
+def compile_for(device: torch.device, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` as PyTorch's compiler makes it, for arguments whose sizes stay the same.
+
+    Raises:
+        ValueError: if that needs a C++ compiler and there is none.
+    """
+    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise ValueError("compiled: got True, which needs a C++ compiler on a CPU (Debian: apt install g++)")
+    return torch.compile(function, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
+
+
 class Dynamics:
     """One latent frame at a time: plan it from the action, generate it from history, then commit it to history.
 
     Args:
         transformer: of the causal layout.
         config: noise levels.
+        compiled: let PyTorch's compiler make the transformer's pass over one frame, at its first call. On a GPU it
+            becomes a CUDA graph.
     """
 
-    def __init__(self, transformer: AstraTransformer, config: FlowConfig):
+    def __init__(self, transformer: AstraTransformer, config: FlowConfig, compiled: bool = False):
         self.transformer, self.config = transformer, config
+        self._compiled = compile_for(transformer.device, transformer.predict) if compiled else None
 
     def plan(
         self,
@@ -93,10 +110,11 @@ class Dynamics:
         idle = [0.0] * (passes - steps)
         return [*schedule(steps, self.config.shift)[:steps], *idle, self.config.history_noise]
 
-    def _forward(self, memory: HistoryMemory, noisy: Tensor, plan: Conditioning, previous: Tensor):
+    def _forward(self, memory: HistoryMemory, noisy: Tensor, plan: Conditioning, previous: Tensor, wanted: int = 1):
         dtype = self.transformer.dtype
-        return self.transformer.predict(
-            noisy[:, None].to(dtype), plan, previous[:, None].to(dtype), memory.mask(), memory.layers()
+        predict = self._compiled or self.transformer.predict
+        return predict(
+            noisy[:, None].to(dtype), plan, previous[:, None].to(dtype), memory.mask(), memory.layers(), wanted=wanted
         )
 
     def generate(
@@ -139,7 +157,7 @@ class Dynamics:
             The frame as history has it, which is ``previous`` for the next one, and the features for the heads.
         """
         noisy = self._corrupt(latents, noise)
-        output = self._forward(memory, noisy, plan.at(-1), previous)
+        output = self._forward(memory, noisy, plan.at(-1), previous, wanted=0)
         memory.commit()
         return noisy, output.features[:, 0]
 
@@ -162,6 +180,6 @@ class Dynamics:
         mask = history_mask(frames, self.transformer).to(latents.device)
         recorders = memory.recorders()
         conditioning = self.transformer.condition(level, actions, times, prompt)
-        self.transformer.predict(noisy.to(dtype), conditioning, previous.to(dtype), mask, recorders)
+        self.transformer.predict(noisy.to(dtype), conditioning, previous.to(dtype), mask, recorders, wanted=0)
         memory.fill(recorders)
         return noisy[:, -1]

@@ -16,7 +16,7 @@ from astra_gym.memory import HistoryMemory
 from astra_gym.models.action_experts import RoutedActions
 from astra_gym.models.autoencoder import to_model, to_pixels
 from astra_gym.models.transformer import Conditioning
-from astra_gym.sampler import Dynamics
+from astra_gym.sampler import Dynamics, compile_for
 
 
 @dataclass
@@ -47,6 +47,7 @@ class World:
         modality: the scenario, one of the model's modalities; or a sequence of B of them, one for each world.
         num_inference_steps: Euler steps a block, None for the bundle's default, which may differ between scenarios.
         guidance_scale: action-free guidance, 1 for none, None for the bundle's default.
+        compiled: let PyTorch's compiler make transformer and decoder; the first steps then take a minute.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class World:
         modality: str | Sequence[str] = "drive",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        compiled: bool = False,
     ):
         config = bundle.config
         self.guidance_scale = config.guidance_scale if guidance_scale is None else guidance_scale
@@ -73,7 +75,9 @@ class World:
         ]
         self.bundle, self.num_worlds = bundle, num_worlds
         self.device, self.dtype = bundle.transformer.device, bundle.transformer.dtype
-        self.dynamics = Dynamics(bundle.transformer, config.flow)
+        self.dynamics = Dynamics(bundle.transformer, config.flow, compiled)
+        decode = bundle.autoencoder.decode
+        self._decode = compile_for(self.device, decode) if compiled else decode
         self.memory = HistoryMemory(bundle.transformer, num_worlds, self.dtype)
         size = bundle.transformer.config
         self._latent_shape = (size.in_channels, *size.latent_size)
@@ -232,7 +236,7 @@ class World:
     def decode(self, latents: Tensor, out: np.ndarray | None = None) -> np.ndarray:
         """Latents (n, C, h, w) to frames uint8 (n, K, H, W, 3), which are written into ``out`` if it is given."""
         autoencoder = self.bundle.autoencoder
-        frames = to_pixels(autoencoder.decode(latents.to(self.device, autoencoder.dtype)))
+        frames = to_pixels(self._decode(latents.to(self.device, autoencoder.dtype)))
         if out is None:
             out = np.empty(frames.shape, np.uint8)
         torch.from_numpy(out).copy_(frames)

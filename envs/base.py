@@ -44,6 +44,7 @@ def make_world(
     dtype: str | torch.dtype | None,
     num_inference_steps: int | None,
     guidance_scale: float | None,
+    compiled: bool = False,
 ) -> World:
     """A batch with one world of each of ``scenarios``; the arguments are those of :class:`AstraEnv`."""
     if num_inference_steps is not None and not (isinstance(num_inference_steps, int) and num_inference_steps > 0):
@@ -60,7 +61,7 @@ def make_world(
             f"world: {world!r} was not trained for {untrained[0]!r}, only {list(bundle.starts)}; name the folder of one"
             f" that was (`astra-gym train --scenarios {untrained[0]}` makes one)"
         )
-    made = World(bundle, len(scenarios), scenarios, num_inference_steps, guidance_scale)
+    made = World(bundle, len(scenarios), scenarios, num_inference_steps, guidance_scale, compiled)
     made.warm_up()
     return made
 
@@ -86,9 +87,12 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         obs_type: "block" observes all frames of the newest block, "frame" the newest frame, "latent" the model's own
             description of the block.
         device: of the model, such as "cpu" or "cuda".
-        dtype: of the transformer, such as "bfloat16"; None takes what is best on the device.
+        dtype: of the model, such as "bfloat16"; None takes what is best on the device; "int8" is float32 with the
+            transformer's large products in 8-bit integers.
         num_inference_steps: denoising steps a block; None takes the world's default.
         guidance_scale: strength of action guidance, 1 is none; None takes the world's default.
+        compiled: let PyTorch's compiler make the model's passes, on a GPU as CUDA graphs; making the environment then
+            takes a minute, and on a CPU a C++ compiler.
         info_routing: put the router's weights into ``info``.
 
     Raises:
@@ -112,9 +116,11 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         info_routing: bool = False,
+        compiled: bool = False,
     ):
         check_views(render_mode, obs_type)
-        self._world = make_world(world, [self.modality.name], device, dtype, num_inference_steps, guidance_scale)
+        names = [self.modality.name]
+        self._world = make_world(world, names, device, dtype, num_inference_steps, guidance_scale, compiled)
         self.render_mode = render_mode
         self.obs_type = obs_type
         self.info_routing = info_routing

@@ -86,7 +86,7 @@ class AstraCameraEnv(AstraEnv):
     ## Arguments
     ```python
     gym.make("AstraCamera-v0", world="small", render_mode=None, obs_type="block", device="cpu", dtype=None,
-             num_inference_steps=None, guidance_scale=None, info_routing=False)
+             num_inference_steps=None, guidance_scale=None, info_routing=False, compiled=False)
     ```
 
     - `world`: name of a bundled world, or the folder of one. The folder of a converted released model makes
@@ -96,10 +96,12 @@ class AstraCameraEnv(AstraEnv):
       `"human"` opens a window that shows every frame at 20 frames/s.
     - `obs_type`: `"block"`, `"frame"` or `"latent"`, see above.
     - `device`: torch device of the model.
-    - `dtype`: number type of the transformer; None takes what is best on the device.
+    - `dtype`: number type of the model; None takes what is best on the device. `"int8"` is float32 with the
+      transformer's large products in 8-bit integers, which is faster on processors without bfloat16.
     - `num_inference_steps`: denoising steps a block; None is what the world was trained for.
     - `guidance_scale`: above 1 exaggerates what the action does, at twice the cost; None is the world's default.
     - `info_routing`: adds the router's weights to `info`.
+    - `compiled`: PyTorch's compiler makes the model's passes (on a GPU as CUDA graphs), which takes a minute first.
 
     The same seed and the same actions give the same bytes on the same machine, also in another process.
     `env.unwrapped.get_state()` and `set_state()` take and restore a snapshot of everything but the wrappers.

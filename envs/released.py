@@ -86,9 +86,9 @@ class ReleasedEnv(AstraEnv):
         if latents_per_step < 1:
             raise ValueError(f"latents_per_step: got {latents_per_step}, allowed are 1, 2, 3, ...")
 
-        from astra_gym.bundles import resolve_dtype
         from astra_gym.conditions import FRAMES_PER_LATENT, check_size
         from astra_gym.pipeline import AstraPipeline
+        from astra_gym.precision import resolve_dtype
 
         check_size(height, width)
         self._pipe = AstraPipeline.from_pretrained(world, dtype=resolve_dtype(dtype))

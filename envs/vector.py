@@ -84,8 +84,9 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     - `render_mode`: `"rgb_array"` renders a tuple of each world's newest frame, `"rgb_array_list"` of the list of its
       newest block's frames. `metadata["render_fps"]` is the first world's blocks in a second.
     - `info_spread`: draws of noise, from 2, for "spread" in `info`, each of which takes time; 0 for none.
-    - `world`, `obs_type`, `device`, `dtype`, `num_inference_steps`, `guidance_scale`, `info_routing`: as for the single
-      environment. The converted released weights step one world at a time: `make_vec(..., vectorization_mode="sync")`.
+    - `world`, `obs_type`, `device`, `dtype`, `num_inference_steps`, `guidance_scale`, `info_routing`, `compiled`: as
+      for the single environment. The converted released weights step one world at a time:
+      `make_vec(..., vectorization_mode="sync")`.
 
     ## Info
     The single environment's "start" and "routing", a row for each world, each beside a mask of the worlds that have it,
@@ -109,6 +110,7 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         guidance_scale: float | None = None,
         info_routing: bool = False,
         info_spread: int = 0,
+        compiled: bool = False,
     ):
         self.scenarios = _scenario_names(scenarios, num_envs)
         """Each world's scenario."""
@@ -121,7 +123,7 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if info_spread < 0 or info_spread == 1:
             raise ValueError(f"info_spread: got {info_spread}, allowed are 0 and 2, 3, 4, ...")
         limits = [_step_limit(name, max_episode_steps) for name in self.scenarios]
-        self._world = make_world(world, self.scenarios, device, dtype, num_inference_steps, guidance_scale)
+        self._world = make_world(world, self.scenarios, device, dtype, num_inference_steps, guidance_scale, compiled)
         self.copy, self.render_mode, self.obs_type = copy, render_mode, obs_type
         self.info_routing, self.info_spread = info_routing, info_spread
 

@@ -7,7 +7,7 @@ from astra_gym.memory import HistoryMemory, corrupt, training_mask
 from astra_gym.models.action_experts import RoutedActions, load_balancing_loss
 from astra_gym.models.autoencoder import BlockAutoencoder, to_model, to_pixels
 from astra_gym.models.heads import RewardHeads
-from astra_gym.models.layers import Linear
+from astra_gym.models.layers import Linear, can_quantize
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.sampler import Dynamics, FlowConfig, predict_clean, schedule
 
@@ -162,13 +162,49 @@ def test_memory_of_some_worlds_can_be_replaced(transformer, lengths):
     assert memory.count.tolist() == [frames] * 3
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 @pytest.mark.parametrize("gelu", [False, True])
-def test_packed_layer_computes_the_same(gelu):
-    layer = Linear(24, 40, gelu=gelu).bfloat16().requires_grad_(False)
-    x = torch.randn(2, 5, 24).bfloat16()
+def test_packed_layer_computes_the_same(gelu, dtype, tolerance):
+    layer = Linear(24, 40, gelu=gelu).to(dtype).requires_grad_(False)
+    x = torch.randn(2, 5, 24).to(dtype)
     plain = layer(x)
     layer.pack()
-    torch.testing.assert_close(layer(x), plain, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(layer(x), plain, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.skipif(not can_quantize(), reason="this PyTorch has no product of 8-bit integers")
+@pytest.mark.parametrize("gelu", [False, True])
+def test_layer_in_8_bit_integers_computes_nearly_the_same(gelu):
+    layer = Linear(96, 64, gelu=gelu).requires_grad_(False)
+    x = torch.randn(2, 17, 96)
+    plain = layer(x)
+    layer.pack(int8=True)
+    error = (layer(x) - plain).norm() / plain.norm()
+    assert 1e-4 < error < 0.03
+
+
+def test_a_refiner_begins_as_nothing_and_sees_the_previous_frame_at_full_resolution():
+    settings = {"in_channels": 4, "num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 1, "ffn_dim": 32}
+    model = AstraTransformer(**settings, modalities={"drive": 4}, refiner_channels=8, refiner_blocks=1)
+    plain = AstraTransformer(**settings, modalities={"drive": 4})
+    plain.load_state_dict(model.state_dict(), strict=False)
+    latents, previous = torch.randn(2, 1, 3, 4, 8, 8).unbind()
+    actions = model.action_encoder(torch.randn(1, 3, 4), "drive")
+    given = {"noise_level": torch.ones(1, 3), "actions": actions, "times": torch.arange(3)[None]}
+    made = model(latents, **given, previous=previous).sample
+    torch.testing.assert_close(made, plain(latents, **given, previous=previous).sample)
+
+    torch.nn.init.normal_(model.refiner.last.weight)
+    made = model(latents, **given, previous=previous)
+    last = model(latents, **given, previous=previous, wanted=1)
+    torch.testing.assert_close(last.sample, made.sample[:, -1:])
+    torch.testing.assert_close(last.features, made.features)
+    assert model(latents, **given, previous=previous, wanted=0).sample.shape == (1, 0, 4, 8, 8)
+    tokens = torch.zeros(1, 1, 16, 48)
+    seen = torch.zeros(1, 1, 12, 8, 8)
+    changed = seen.clone()
+    changed[..., 9, 2, 5] = 1.0  # one number of the previous frame
+    assert (model._refine(tokens, changed) - model._refine(tokens, seen))[0, 0, :, 2, 5].abs().max() > 1e-4
 
 
 def test_fused_attention_computes_the_same(transformer):

@@ -137,6 +137,21 @@ def test_muon_updates_convolutions_in_place():
     assert model[0].weight.grad is None
 
 
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24)])
+def test_muon_updates_as_torchs_does(shape):
+    torch.manual_seed(0)
+    start = torch.randn(shape)
+    own, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    optimizers = Muon([own], lr=0.02, weight_decay=0.1), torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1)
+    for _ in range(3):
+        own.grad = theirs.grad = torch.randn(shape)
+        for optimizer in optimizers:
+            optimizer.step()
+    moved = (theirs - start).norm()
+    assert moved > 0.1
+    assert (own - theirs).norm() < 0.05 * moved  # theirs is rounded to bfloat16
+
+
 def test_moving_average_swaps_in_and_out():
     model = torch.nn.Linear(2, 2)
     average = MovingAverage(model, 0.5)
@@ -160,7 +175,7 @@ def test_a_checkpoint_replaces_the_old_one_whole(tmp_path):
 def test_two_processes_train_as_one_with_twice_the_batch(episodes, trained, tmp_path):
     """Also with gradients for weights that only one process's share of the batch has used; but for critic and detail,
     which look at a process's whole share at once."""
-    common = ["--stages", "world", "--init-from", str(trained / "bundle"), "--no-bf16", "--world.steps", "4"]
+    common = ["--stages", "world", "--init-from", str(trained / "bundle"), "--bf16", "False", "--world.steps", "4"]
     common += ["--world-loss.critic-weight", "0"]
     single = [*command(episodes, tmp_path / "one"), *common, "--world-loss.batch-size", "4"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]

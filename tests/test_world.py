@@ -10,7 +10,10 @@ import torch
 from astra_gym.actions import DRIVE
 from astra_gym.bundles import PRETRAINED, StartBank, WorldConfig, bundled_worlds, load_bundle
 from astra_gym.evaluation.egomotion import speed_and_turn
+from astra_gym.models.layers import can_quantize
 from astra_gym.world import World
+
+needs_int8 = pytest.mark.skipif(not can_quantize(), reason="this PyTorch has no product of 8-bit integers")
 
 
 @pytest.fixture(scope="module")
@@ -228,13 +231,26 @@ def test_unknown_devices_and_dtypes_are_named():
         load_bundle(device="gpu")
 
 
-def test_bfloat16_shows_nearly_the_same(bank):
-    frames = []
-    for dtype in ("float32", "bfloat16"):
-        world = World(load_bundle(dtype=dtype), 1)
-        world.reset([bank[0]], [0])
-        frames.append(world.step(rows([0, 0.5, 0])).frames.astype(float))
-    assert np.abs(frames[0] - frames[1]).mean() < 4
+def one_step(bank, dtype: str, compiled: bool = False) -> np.ndarray:
+    world = World(load_bundle(dtype=dtype), 1, compiled=compiled)
+    world.reset([bank[0]], [0])
+    return world.step(rows([0, 0.5, 0])).frames.astype(float)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("int8", marks=needs_int8)])
+def test_fewer_bits_show_nearly_the_same(bank, dtype):
+    assert 0 < np.abs(one_step(bank, dtype) - one_step(bank, "float32")).mean() < 4
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch's compiler needs a C++ compiler")
+def test_compiled_shows_the_same(bank):
+    assert np.abs(one_step(bank, "float32", compiled=True) - one_step(bank, "float32")).max() <= 1
+
+
+def test_int8_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr("astra_gym.bundles.can_quantize", lambda: False)
+    with pytest.raises(ValueError, match="dtype: got int8"):
+        load_bundle(dtype="int8")
 
 
 def test_temperature_is_that_of_the_scenario(bundle, bank):

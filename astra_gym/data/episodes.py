@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from astra_gym.files import replacing
 from astra_gym.models.autoencoder import BlockAutoencoder, to_model
+from astra_gym.precision import computes_in_bf16
 from astra_gym.scenarios import Scenario
 
 
@@ -129,12 +130,13 @@ def latent_episodes(path: Path, autoencoder: BlockAutoencoder) -> LatentEpisodes
     cache = path.with_name(f"{path.name}.latents-{_fingerprint(autoencoder, path)}.pt")
     if cache.exists():
         return LatentEpisodes(**torch.load(cache, weights_only=True))
+    bf16 = computes_in_bf16(autoencoder.device)
     parts: dict[str, list] = {key: [] for key in ("latents", "actions", "rewards", "terminations")}
     offsets, seeds = [0], []
     total = open_storage(path).total_episodes
     for episode in tqdm(read_episodes(path), total=total, desc=f"encode {path}", unit="episode"):
         steps, dim = episode.actions.shape
-        parts["latents"].append(encode_blocks(autoencoder, episode.blocks, bf16=True).half())
+        parts["latents"].append(encode_blocks(autoencoder, episode.blocks, bf16=bf16).half())
         parts["actions"].append(np.concatenate([np.full((1, dim), np.nan, np.float32), episode.actions]))
         parts["rewards"].append(np.concatenate([np.zeros(1, np.float32), episode.rewards]))
         parts["terminations"].append(np.concatenate([np.zeros(1, bool), episode.terminations]))

@@ -133,8 +133,10 @@ def judge_stages(env: gym.Env | gym.vector.VectorEnv, steps: int) -> dict[str, A
             env.reset()
     stages_by_time = sorted(watch.own, key=watch.own.__getitem__, reverse=True)
     total, decode = watch.whole["env",], ("env", "step", "decode")
-    passes = [("env", "step", caller, "predict") for caller in ("generate", "commit")]
-    seconds, calls = sum(watch.whole[name] for name in passes), sum(watch.calls[name] for name in passes)
+    predicting, committing = (("env", "step", caller, "predict") for caller in ("generate", "commit"))
+    seconds = watch.whole[predicting] + watch.whole[committing]
+    products = watch.calls[predicting] * multiply_adds(world)
+    products += watch.calls[committing] * multiply_adds(world, predicts=False)
     return {
         "worlds": world.num_worlds,
         "dtype": str(world.dtype).removeprefix("torch."),
@@ -142,23 +144,27 @@ def judge_stages(env: gym.Env | gym.vector.VectorEnv, steps: int) -> dict[str, A
         "total_milliseconds": 1000 * total / steps,
         "outside_share": watch.own[OUTSIDE] / total,
         "decode_milliseconds": 1000 * watch.whole[decode] / max(1, watch.calls[decode]),
-        "transformer_passes": calls / steps,
+        "transformer_passes": (watch.calls[predicting] + watch.calls[committing]) / steps,
         "transformer_milliseconds": 1000 * seconds / steps,
-        "transformer_gflops": 2e-9 * multiply_adds(world) * calls / seconds,
+        "transformer_gflops": 2e-9 * products / seconds,
     }
 
 
-def multiply_adds(world: World) -> int:
+def multiply_adds(world: World, predicts: bool = True) -> int:
     """Multiplications with additions in one pass of all worlds' new latent frames through the transformer.
 
-    For each world, with S tokens a frame (patches and a summary), width D, feed-forward width F, and K keys (history's
-    slots and the frame's own)::
+    For each world, with S tokens a frame (patches and a summary), width D, feed-forward width F, K keys (history's
+    slots and the frame's own), and a refiner of R channels and N blocks over the P places of a latent frame of C
+    channels::
 
         embedding   (S - 1) * patch * D + latent * D
         each block  S * 4 D^2  (queries, keys, values, output; the projector is one matrix with the output's)
                     2 * S * K * D  (attention)
                     S * 2 D F  (feed-forward),  9 (S - 1) D  (its 3x3 convolution, if there is one)
-        output      (S - 1) * D * patch
+        output      (S - 1) * D * patch,  P * D * R / 2  (what the refiner takes from the tokens)
+        refiner     9 P * ((3 C + R / 2) R + 2 N R^2 + R C)
+
+    The last two are left out of a pass that predicts nothing, but commits a frame to history.
 
     The time embedding, the router and the experts are not in it: they are needed once a block, not at every pass.
     """
@@ -172,8 +178,15 @@ def multiply_adds(world: World) -> int:
     block = tokens * (4 * width**2 + 2 * keys * width + 2 * width * config.ffn_dim)
     if config.local_mixing:
         block += 9 * (tokens - 1) * width
-    ends = (tokens - 1) * (patches_in + patch) * width + latent * width
-    return world.num_worlds * (config.num_layers * block + ends)
+    total = config.num_layers * block + (tokens - 1) * patches_in * width + latent * width
+    if predicts:
+        total += (tokens - 1) * patch * width
+        if refined := config.refiner_channels:
+            channels, places = config.in_channels, config.latent_size[0] * config.latent_size[1]
+            convolutions = (3 * channels + refined // 2) * refined + refined * channels
+            convolutions += 2 * config.refiner_blocks * refined**2
+            total += places * (width * (refined // 2) + 9 * convolutions)
+    return world.num_worlds * total
 
 
 def matrix_rates(device: torch.device) -> dict[str, float]:

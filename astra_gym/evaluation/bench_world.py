@@ -50,6 +50,7 @@ class BenchWorldArgs:
         "num_inference_steps=4",
         "dtype=float32",
         "dtype=bfloat16",
+        "dtype=int8",
         "obs_type=latent",
     )
     """Settings to compare with the default: any arguments of AstraVectorEnv, several joined by commas."""

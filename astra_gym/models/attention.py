@@ -65,10 +65,10 @@ class Attention(nn.Module):
         self.norm_k = nn.RMSNorm(dim, eps=eps)
         self.fused: FusedAttention | None = None
 
-    def fuse(self, projector: nn.Linear) -> None:
+    def fuse(self, projector: nn.Linear, int8: bool = False) -> None:
         """For inference: what is done to queries, keys and values alike is done once, and so are output and
-        ``projector``."""
-        self.fused = FusedAttention(self, projector)
+        ``projector``; if asked, in 8-bit integers."""
+        self.fused = FusedAttention(self, projector, int8)
 
     def _heads(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         x = x.unflatten(-1, (self.num_heads, -1))
@@ -102,14 +102,16 @@ class FusedAttention:
     """Copies of an attention's weights: q, k and v beside each other, the projector multiplied into the output."""
 
     @torch.no_grad()
-    def __init__(self, attention: Attention, projector: nn.Linear):
+    def __init__(self, attention: Attention, projector: nn.Linear, int8: bool):
         layers = (attention.to_q, attention.to_k, attention.to_v)
-        self.to_qkv = _packed(torch.cat([each.weight for each in layers]), torch.cat([each.bias for each in layers]))
+        weight, bias = (torch.cat([getattr(each, name) for each in layers]) for name in ("weight", "bias"))
+        self.to_qkv = _packed(weight, bias, int8)
         self.norm_weight = torch.stack([attention.norm_q.weight, attention.norm_k.weight])
         self.num_heads, self.eps = attention.num_heads, attention.norm_q.eps
         outer, inner = projector.weight.float(), attention.to_out
         bias = outer @ inner.bias.float() + projector.bias
-        self.to_out = _packed((outer @ inner.weight.float()).to(inner.weight.dtype), bias.to(inner.bias.dtype))
+        weight = (outer @ inner.weight.float()).to(inner.weight.dtype)
+        self.to_out = _packed(weight, bias.to(inner.bias.dtype), int8)
 
     def queries_keys_values(self, x: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
         """Each ``(B, heads, N, head_dim)`` from tokens ``(B, N, dim)``."""
@@ -122,8 +124,8 @@ class FusedAttention:
         return q, k, qkv[:, :, 2].unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
-def _packed(weight: Tensor, bias: Tensor) -> Linear:
+def _packed(weight: Tensor, bias: Tensor, int8: bool) -> Linear:
     layer = Linear(weight.shape[1], weight.shape[0])
     layer.weight, layer.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
-    layer.pack()
+    layer.pack(int8)
     return layer

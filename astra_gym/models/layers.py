@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,8 +13,8 @@ from torch import Tensor, nn
 class Linear(nn.Linear):
     """``torch.nn.Linear``, with a GELU after it if asked for, that :meth:`pack` makes faster at inference.
 
-    For bfloat16 on a CPU, PyTorch rearranges a layer's matrix into oneDNN's blocks at every call, which for few tokens
-    takes longer than the product. A packed layer keeps a rearranged copy.
+    On a CPU, PyTorch rearranges a layer's matrix into oneDNN's blocks at every call, which for few tokens takes longer
+    than the product. A packed layer keeps a rearranged copy, or one in 8-bit integers.
 
     Args:
         in_features, out_features: as for ``torch.nn.Linear``.
@@ -22,21 +25,53 @@ class Linear(nn.Linear):
         super().__init__(in_features, out_features)
         self.gelu = gelu
         self._packed: Tensor | None = None
+        self._quantized: Any = None
 
     @torch.no_grad()
-    def pack(self) -> None:
-        """Prepare for inference where that pays. Weights must not change afterwards, nor move."""
-        if can_pack(self.weight):
+    def pack(self, int8: bool = False) -> None:
+        """Prepare for inference where that pays. Weights must not change afterwards, nor move.
+
+        With ``int8`` the product is one of 8-bit integers: weights are rounded once, to 255 levels a row, inputs at
+        every call, to 128 levels between the least and the largest (what AVX2's instructions hold without overflow).
+        """
+        if int8:
+            self._quantized = _in_int8(self.weight, self.bias)
+        elif can_pack(self.weight):
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         if self._packed is not None:
             after, kind = ("gelu", "tanh") if self.gelu else ("none", "")
             return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, after, [], kind)
-        x = super().forward(x)
+        if self._quantized is not None:
+            x = torch.ops.quantized.linear_dynamic(x, self._quantized, True)
+        else:
+            x = super().forward(x)
         return F.gelu(x, approximate="tanh") if self.gelu else x
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether this PyTorch has oneDNN for such a matrix, and calls of it pay."""
-    return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available()
+    """Whether this PyTorch and this processor have oneDNN's product for such a matrix."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if weight.dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return weight.dtype == torch.float32
+
+
+def can_quantize() -> bool:
+    """Whether this PyTorch has products of 8-bit integers for this processor."""
+    engines = {"x86", "fbgemm", "onednn"}
+    return hasattr(torch.ops.quantized, "linear_dynamic") and torch.backends.quantized.engine in engines
+
+
+def _in_int8(weight: Tensor, bias: Tensor) -> Any:
+    """A layer's weights as the product of 8-bit integers wants them."""
+    scale = weight.detach().float().abs().amax(1).clamp(min=1e-8) / 127
+    with warnings.catch_warnings():
+        # PyTorch means to move its quantised tensors elsewhere; until then this is the one way to fill its product.
+        warnings.filterwarnings("ignore", message=".*quantized tensor creation functions", category=UserWarning)
+        rounded = torch.quantize_per_channel(
+            weight.detach().float(), scale, torch.zeros(len(scale), dtype=torch.long), 0, torch.qint8
+        )
+        return torch.ops.quantized.linear_prepack(rounded, bias.detach().float())

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from astra_gym.models.action_experts import ActionEncoder, ActionExperts, RoutedActions, join_experts
 from astra_gym.models.attention import Attention, KeysValues, LayerCache, Rotary
+from astra_gym.models.autoencoder import ResidualBlock
 from astra_gym.models.base import ConfigMixin, ModelMixin, apply_forward_hook, register_to_config
 from astra_gym.models.layers import Linear
 from astra_gym.models.packing import HistoryEmbedding, plan_packing, token_layout
@@ -110,6 +111,29 @@ class AstraBlock(nn.Module):
         return x + gate2 * self.ffn(self.norm3(x) * (1 + scale2) + shift2)
 
 
+class LocalRefiner(nn.Module):
+    """Corrects what the tokens predict at the latents' own resolution, where a token covers ``patch_size`` squared.
+
+    Small convolutions see the prediction, the noisy latents, the frame before them and what the tokens know; at
+    initialisation they change nothing.
+    """
+
+    def __init__(self, dim: int, latent_channels: int, patch_size: int, channels: int, blocks: int):
+        super().__init__()
+        self.from_tokens = Linear(dim, channels // 2 * patch_size**2)
+        self.first = nn.Conv2d(3 * latent_channels + channels // 2, channels, 3, padding=1)
+        self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+        self.last = nn.Conv2d(channels, latent_channels, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, known: Tensor, seen: Tensor) -> Tensor:
+        """The correction ``(N, C, h, w)`` from what tokens know, ``known (N, channels / 2, h, w)``, and from
+        prediction, noisy latents and previous frame, ``seen (N, 3 C, h, w)``."""
+        x = torch.cat([known, seen], 1).contiguous(memory_format=torch.channels_last)
+        return self.last(F.silu(self.blocks(self.first(x))))
+
+
 class TimeEmbedding(nn.Module):
     """Noise level to modulation: a sinusoid, an MLP, and the projection that all blocks share."""
 
@@ -177,7 +201,7 @@ class Conditioning(NamedTuple):
 
 class TransformerOutput(NamedTuple):
     sample: Tensor
-    """(B, F, C, h, w): the network's output for each latent frame."""
+    """(B, F, C, h, w): the network's output for each latent frame, or for the last ones."""
     features: Tensor
     """(B, F, 2 * dim): what the heads read: the mean over a frame's tokens, and its summary token.
 
@@ -206,6 +230,8 @@ class AstraTransformer(ModelMixin, ConfigMixin):
             gates what the blocks compute (causal).
         action_dim: width of the shared action space.
         action_hidden_dim: hidden width of the modality projectors, None for a single linear layer.
+        refiner_channels, refiner_blocks: width and depth of the convolutions that correct the prediction at the
+            latents' own resolution, 0 for none (causal).
         num_experts, top_k, routing: the mixture of action experts; routing is "learned" or "fixed".
         expert_order: with fixed routing the modalities in the order of their experts, None for that of ``modalities``
             (which a saved config does not keep).
@@ -234,6 +260,8 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         modalities: dict[str, int] | None = None,
         scenario_prompt: bool = False,
         action_modulation: bool = False,
+        refiner_channels: int = 0,
+        refiner_blocks: int = 2,
         action_dim: int = 25,
         action_hidden_dim: int | None = 128,
         num_experts: int = 4,
@@ -289,6 +317,8 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
         self.scale_shift_table = nn.Parameter(torch.randn(2, dim) * dim**-0.5)
+        if refiner_channels:
+            self.refiner = LocalRefiner(dim, in_channels, patch_size, refiner_channels, refiner_blocks)
         self._fused_experts: Callable[[RoutedActions], Tensor] | None = None
 
     @property
@@ -376,6 +406,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         context: list[KeysValues] | None = None,
         history: PackedHistory | None = None,
         prompt: Tensor | None = None,
+        wanted: int | None = None,
     ) -> TransformerOutput:
         """Predict.
 
@@ -391,13 +422,14 @@ class AstraTransformer(ModelMixin, ConfigMixin):
             context: of :meth:`embed_text`, for cross-attention.
             history: of :meth:`pack` (packed).
             prompt: of :meth:`prompt` (causal).
+            wanted: how many of the last frames are predicted, None for all; features are of all (causal).
         """
         if history is not None:
             return self._forward_packed(latents, noise_level, actions, context, history)
         if times is None:
             raise ValueError("times, history: the causal layout needs the first, the packed one the second")
         conditioning = self.condition(noise_level, actions, times, prompt)
-        return self.predict(latents, conditioning, previous, mask, caches, context)
+        return self.predict(latents, conditioning, previous, mask, caches, context, wanted)
 
     def condition(
         self, noise_level: Tensor, actions: RoutedActions, times: Tensor, prompt: Tensor | None = None
@@ -440,6 +472,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         mask: Tensor | None = None,
         caches: Sequence[LayerCache] | None = None,
         context: list[KeysValues] | None = None,
+        wanted: int | None = None,
     ) -> TransformerOutput:
         """The causal layout's pass over the blocks; arguments as of :meth:`forward`."""
         inputs = self._patchify(latents)
@@ -454,17 +487,30 @@ class AstraTransformer(ModelMixin, ConfigMixin):
             x = block(x, conditioning.adapters[i], modulation, conditioning.rotary, text, mask, cache)
         x = self.norm_out(x)
         features = torch.cat([x[:, :, :-1].mean(2), x[:, :, -1]], -1)
-        sample = self._project_out(x[:, :, :-1], conditioning.embedding)
-        return TransformerOutput(self._unpatchify(sample, self.grid), features, conditioning.actions)
+        kept = slice(x.shape[1] - wanted, None) if wanted is not None else slice(None)
+        x, latents = x[:, kept, :-1], latents[:, kept]
+        sample = self._unpatchify(self._project_out(x, conditioning.embedding[:, kept]), self.grid)
+        if self.config.refiner_channels and sample.shape[1]:
+            before = torch.zeros_like(latents) if previous is None else previous[:, kept]
+            sample = sample + self._refine(x, torch.cat([sample, latents, before], 2))
+        return TransformerOutput(sample, features, conditioning.actions)
 
-    def fuse(self) -> AstraTransformer:
-        """Prepare for inference: fewer, larger matrix products. Weights must not change afterwards, nor move."""
+    def _refine(self, x: Tensor, seen: Tensor) -> Tensor:
+        """What the refiner adds to the prediction, ``(B, F, C, h, w)``, from tokens ``x (B, F, h * w, dim)``."""
+        known = self._unpatchify(self.refiner.from_tokens(x), self.grid)
+        return self.refiner(known.flatten(0, 1), seen.to(known.dtype).flatten(0, 1)).unflatten(0, seen.shape[:2])
+
+    def fuse(self, int8: bool = False) -> AstraTransformer:
+        """Prepare for inference: fewer, larger matrix products. Weights must not change afterwards, nor move.
+
+        With ``int8`` the blocks' products are of 8-bit integers; what comes in and goes out is not.
+        """
         for block in self.blocks:
-            block.attn1.fuse(block.projector)
+            block.attn1.fuse(block.projector, int8)
         self._fused_experts = join_experts(self._expert_layers())
-        for module in self.modules():
+        for name, module in self.named_modules():
             if isinstance(module, Linear):
-                module.pack()
+                module.pack(int8 and name.startswith("blocks."))
         return self
 
     def _forward_packed(

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from astra_gym.precision import native_dtype
+
 
 class Muon(torch.optim.Muon):
-    """torch's Muon for weights of any shape: convolutions are updated as matrices of output by input."""
+    """torch's Muon for weights of any shape, in the numbers that the device is made for.
+
+    Convolutions are updated as matrices of output by input. torch's own iteration always computes in bfloat16, which
+    takes a processor without it fifty times as long as float32.
+    """
 
     def __init__(self, weights: list[nn.Parameter], lr: float, weight_decay: float):
         self.weights = weights
@@ -15,15 +23,40 @@ class Muon(torch.optim.Muon):
             [nn.Parameter(weight.detach().flatten(1)) for weight in weights], lr=lr, weight_decay=weight_decay
         )
 
+    @torch.no_grad()
     def step(self, closure=None):
-        for weight, matrix in zip(self.weights, self.param_groups[0]["params"], strict=True):
-            matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
-        return super().step(closure)
+        """One update; ``closure`` is not supported."""
+        (group,) = self.param_groups
+        for weight, matrix in zip(self.weights, group["params"], strict=True):
+            if weight.grad is None:
+                continue
+            gradient = weight.grad.flatten(1)
+            state = self.state[matrix]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(gradient)
+            average = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
+            update = _orthogonal(gradient.lerp(average, group["momentum"]), group)
+            rows, columns = matrix.shape
+            matrix.mul_(1 - group["lr"] * group["weight_decay"])
+            matrix.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
         for weight in self.weights:
             weight.grad = None
+
+
+def _orthogonal(matrix: Tensor, group: dict[str, Any]) -> Tensor:
+    """``matrix`` with singular values near 1: the Newton-Schulz iteration of Muon (Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon/)."""
+    a, b, c = group["ns_coefficients"]
+    wide = matrix.shape[0] <= matrix.shape[1]
+    x = (matrix if wide else matrix.T).to(native_dtype(matrix.device))
+    x = x / x.norm().clamp(min=group["eps"])
+    for _ in range(group["ns_steps"]):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x if wide else x.T).to(matrix.dtype)
 
 
 CRITIC_RATE = 4.0

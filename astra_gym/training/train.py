@@ -17,6 +17,7 @@ from astra_gym.data.episodes import LatentEpisodes, latent_episodes, load_blocks
 from astra_gym.models.autoencoder import BlockAutoencoder
 from astra_gym.models.heads import RewardHeads
 from astra_gym.models.transformer import AstraTransformer
+from astra_gym.precision import computes_in_bf16
 from astra_gym.sampler import FlowConfig
 from astra_gym.scenarios import check_name, in_order
 from astra_gym.training.autoencoder import AutoencoderStage
@@ -43,6 +44,9 @@ class TransformerSize:
     """Latent frames before those, remembered by one token each."""
     experts: int = 4
     top_k: int = 2
+    refiner_channels: int = 96
+    """Width of the convolutions that correct a prediction at the latents' own resolution, 0 for none."""
+    refiner_blocks: int = 3
 
 
 @dataclass
@@ -71,8 +75,8 @@ class TrainArgs:
     """Parts of names: tensors of that bundle whose name holds one of them are left out and begin anew."""
     device: str = "cpu"
     """cpu or cuda."""
-    bf16: bool = True
-    """Compute in bfloat16 (autocast); weights stay float32."""
+    bf16: bool | None = None
+    """Compute in bfloat16 (autocast), None where the device has instructions for it; weights stay float32."""
     seed: int = 0
     latent_channels: int = 16
     autoencoder: LoopConfig = field(
@@ -205,7 +209,7 @@ def _train_autoencoder(args: TrainArgs, scenarios: list[str]) -> None:
     train = {name: load_blocks(args.data / name / "train") for name in scenarios}
     validation = {name: load_blocks(args.data / name / "val") for name in scenarios}
     folder, device = args.run / "autoencoder", torch.device(args.device)
-    common: dict[str, Any] = {"batch_size": args.autoencoder_batch_size, "bf16": args.bf16}
+    common: dict[str, Any] = {"batch_size": args.autoencoder_batch_size, "bf16": computes_in_bf16(device, args.bf16)}
     if "autoencoder" in args.stages:
         model = BlockAutoencoder(latent_channels=args.latent_channels)
         _go_on_from(args, model, "autoencoder")
@@ -238,7 +242,7 @@ def _train_world(
         args.world.steps,
         args.world_loss,
         args.flow,
-        bf16=args.bf16,
+        bf16=computes_in_bf16(args.device, args.bf16),
     )
     run_stage(stage, args.world, args.run, torch.device(args.device))
     _save(transformer, args.run / "transformer")
@@ -262,6 +266,8 @@ def _new_world(
         modalities={name: modality_of(args, name).row_dim for name in training},
         scenario_prompt=True,
         action_modulation=True,
+        refiner_channels=size.refiner_channels,
+        refiner_blocks=size.refiner_blocks,
         num_experts=size.experts,
         top_k=size.top_k,
     )

@@ -208,8 +208,9 @@ class WorldStage:
                 previous=torch.cat([previous, previous], 1),
                 mask=self.mask,
                 prompt=transformer.prompt(prompts),
+                wanted=frames,
             )
-        clean = predict_clean(output.sample[:, frames:], noisy_target, target_level, previous)
+        clean = predict_clean(output.sample, noisy_target, target_level, previous)
         return _Made(clean, previous, usable, output.features, actions)
 
     def _criticise(
