@@ -172,6 +172,21 @@ def test_a_checkpoint_replaces_the_old_one_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
 
 
+def test_parts_can_learn_alone(episodes, trained, tmp_path):
+    whole = [*command(episodes, tmp_path), "--stages", "world", "--init-from", str(trained / "bundle")]
+    subprocess.run([*whole, "--train-only", "refiner", "critic"], check=True, capture_output=True)
+    before, after = (
+        load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+        for folder in (trained / "bundle", tmp_path)
+    )
+    moved = {name for name in before if not torch.equal(before[name].float(), after[name].half().float())}
+    assert moved and all(name.startswith("refiner.") for name in moved)
+    refused = subprocess.run(
+        [*whole, "--run", str(tmp_path / "other"), "--train-only", "refine", "wheels"], text=True, capture_output=True
+    )
+    assert refused.returncode != 0 and "train_only: no tensor's name holds 'wheels'" in refused.stdout + refused.stderr
+
+
 def test_two_processes_train_as_one_with_twice_the_batch(episodes, trained, tmp_path):
     """Also with gradients for weights that only one process's share of the batch has used; but for critic and detail,
     which look at a process's whole share at once."""

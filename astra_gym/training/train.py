@@ -73,6 +73,9 @@ class TrainArgs:
     parts."""
     init_without: tuple[str, ...] = ()
     """Parts of names: tensors of that bundle whose name holds one of them are left out and begin anew."""
+    train_only: tuple[str, ...] = ()
+    """Parts of names: in the stage "world" only tensors whose name holds one of them learn, such as "refiner" and
+    "critic"; by default all do."""
     device: str = "cpu"
     """cpu or cuda."""
     bf16: bool | None = None
@@ -108,7 +111,7 @@ def train(args: TrainArgs) -> Path:
     """Run the stages that ``args`` names and return the bundle's folder.
 
     Raises:
-        ValueError: on an unknown stage or scenario.
+        ValueError: on an unknown stage or scenario, or a part to train that is in no tensor's name.
         FileNotFoundError: if data, or the result of an earlier stage, is missing.
     """
     if unknown := [stage for stage in args.stages if stage not in STAGES]:
@@ -234,8 +237,11 @@ def _train_world(
     _go_on_from(args, transformer, "transformer")
     _go_on_from(args, heads, "heads")
     frames = args.world_loss.clip_frames
+    model = WorldModel(transformer, heads).to(args.device)
+    if args.train_only:
+        _freeze_all_but(model, args.train_only)
     stage = WorldStage(
-        WorldModel(transformer, heads).to(args.device),
+        model,
         {name: ClipSampler(data, modality_of(args, name), frames) for name, data in training.items()},
         {name: ClipSampler(data, modality_of(args, name), frames) for name, data in validation.items()},
         autoencoder,
@@ -247,6 +253,19 @@ def _train_world(
     run_stage(stage, args.world, args.run, torch.device(args.device))
     _save(transformer, args.run / "transformer")
     _save(heads, args.run / "heads")
+
+
+def _freeze_all_but(model: torch.nn.Module, parts: tuple[str, ...]) -> None:
+    """Let only those tensors learn whose name holds one of ``parts``.
+
+    Raises:
+        ValueError: if one of these is in no name.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    if unknown := [part for part in parts if not any(part in name for name in names)]:
+        raise ValueError(f"train_only: no tensor's name holds {unknown[0]!r}; names are such as {names[:3]}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(part in name for part in parts))
 
 
 def _new_world(
