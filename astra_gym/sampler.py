@@ -67,7 +67,9 @@ def compile_for(device: torch.device, function: Callable[..., Any]) -> Callable[
     """
     if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         raise ValueError("compiled: got True, which needs a C++ compiler on a CPU (Debian: apt install g++)")
-    return torch.compile(function, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
+    if device.type == "cpu":
+        return torch.compile(function, dynamic=False, options={"freezing": True})
+    return torch.compile(function, dynamic=False, mode="reduce-overhead")
 
 
 class Dynamics:

@@ -183,28 +183,16 @@ def test_layer_in_8_bit_integers_computes_nearly_the_same(gelu):
     assert 1e-4 < error < 0.03
 
 
-def test_a_refiner_begins_as_nothing_and_sees_the_previous_frame_at_full_resolution():
-    settings = {"in_channels": 4, "num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 1, "ffn_dim": 32}
-    model = AstraTransformer(**settings, modalities={"drive": 4}, refiner_channels=8, refiner_blocks=1)
-    plain = AstraTransformer(**settings, modalities={"drive": 4})
-    plain.load_state_dict(model.state_dict(), strict=False)
+def test_only_wanted_frames_are_predicted_and_all_are_described(transformer):
     latents, previous = torch.randn(2, 1, 3, 4, 8, 8).unbind()
-    actions = model.action_encoder(torch.randn(1, 3, 4), "drive")
-    given = {"noise_level": torch.ones(1, 3), "actions": actions, "times": torch.arange(3)[None]}
-    made = model(latents, **given, previous=previous).sample
-    torch.testing.assert_close(made, plain(latents, **given, previous=previous).sample)
-
-    torch.nn.init.normal_(model.refiner.last.weight)
-    made = model(latents, **given, previous=previous)
-    last = model(latents, **given, previous=previous, wanted=1)
-    torch.testing.assert_close(last.sample, made.sample[:, -1:])
-    torch.testing.assert_close(last.features, made.features)
-    assert model(latents, **given, previous=previous, wanted=0).sample.shape == (1, 0, 4, 8, 8)
-    tokens = torch.zeros(1, 1, 16, 48)
-    seen = torch.zeros(1, 1, 12, 8, 8)
-    changed = seen.clone()
-    changed[..., 9, 2, 5] = 1.0  # one number of the previous frame
-    assert (model._refine(tokens, changed) - model._refine(tokens, seen))[0, 0, :, 2, 5].abs().max() > 1e-4
+    actions, times = transformer.action_encoder(torch.randn(1, 3, 4), "drive"), torch.arange(3)[None]
+    every, last, none = (
+        transformer(latents, torch.ones(1, 3), actions, times, previous, wanted=wanted) for wanted in (None, 1, 0)
+    )
+    torch.testing.assert_close(last.sample, every.sample[:, -1:])
+    assert none.sample.shape == (1, 0, 4, 8, 8)
+    torch.testing.assert_close(last.features, every.features)
+    torch.testing.assert_close(none.features, every.features)
 
 
 def test_fused_attention_computes_the_same(transformer):

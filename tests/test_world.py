@@ -51,7 +51,7 @@ def test_one_step_does_not_depend_on_the_other_worlds(bundle, bank):
     step = together.step(rows([1, 0, 0], [0, 1, 0], [-1, 0, 1]))
     single = alone.step(rows([0, 1, 0]))
     assert grey_levels(step.frames[1], single.frames[0]) <= 1
-    assert step.reward[1] == pytest.approx(single.reward[0], abs=1e-3)
+    assert step.reward[1] == pytest.approx(single.reward[0], abs=0.02)  # bfloat16 rounds to 1/128 here
 
 
 def test_any_worlds_can_be_reset_alone(bank):

@@ -153,18 +153,14 @@ def judge_stages(env: gym.Env | gym.vector.VectorEnv, steps: int) -> dict[str, A
 def multiply_adds(world: World, predicts: bool = True) -> int:
     """Multiplications with additions in one pass of all worlds' new latent frames through the transformer.
 
-    For each world, with S tokens a frame (patches and a summary), width D, feed-forward width F, K keys (history's
-    slots and the frame's own), and a refiner of R channels and N blocks over the P places of a latent frame of C
-    channels::
+    For each world, with S tokens a frame (patches and a summary), width D, feed-forward width F, and K keys (history's
+    slots and the frame's own)::
 
         embedding   (S - 1) * patch * D + latent * D
         each block  S * 4 D^2  (queries, keys, values, output; the projector is one matrix with the output's)
                     2 * S * K * D  (attention)
                     S * 2 D F  (feed-forward),  9 (S - 1) D  (its 3x3 convolution, if there is one)
-        output      (S - 1) * D * patch,  P * D * R / 2  (what the refiner takes from the tokens)
-        refiner     9 P * ((3 C + R / 2) R + 2 N R^2 + R C)
-
-    The last two are left out of a pass that predicts nothing, but commits a frame to history.
+        output      (S - 1) * D * patch  (not in a pass that predicts nothing, but commits a frame to history)
 
     The time embedding, the router and the experts are not in it: they are needed once a block, not at every pass.
     """
@@ -181,11 +177,6 @@ def multiply_adds(world: World, predicts: bool = True) -> int:
     total = config.num_layers * block + (tokens - 1) * patches_in * width + latent * width
     if predicts:
         total += (tokens - 1) * patch * width
-        if refined := config.refiner_channels:
-            channels, places = config.in_channels, config.latent_size[0] * config.latent_size[1]
-            convolutions = (3 * channels + refined // 2) * refined + refined * channels
-            convolutions += 2 * config.refiner_blocks * refined**2
-            total += places * (width * (refined // 2) + 9 * convolutions)
     return world.num_worlds * total
 
 

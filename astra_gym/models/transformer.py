@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from astra_gym.models.action_experts import ActionEncoder, ActionExperts, RoutedActions, join_experts
 from astra_gym.models.attention import Attention, KeysValues, LayerCache, Rotary
-from astra_gym.models.autoencoder import ResidualBlock
 from astra_gym.models.base import ConfigMixin, ModelMixin, apply_forward_hook, register_to_config
 from astra_gym.models.layers import Linear
 from astra_gym.models.packing import HistoryEmbedding, plan_packing, token_layout
@@ -109,29 +108,6 @@ class AstraBlock(nn.Module):
         if context is not None:
             x = x + self.attn2(self.norm2(x).flatten(1, 2), context=context).view_as(x)
         return x + gate2 * self.ffn(self.norm3(x) * (1 + scale2) + shift2)
-
-
-class LocalRefiner(nn.Module):
-    """Corrects what the tokens predict at the latents' own resolution, where a token covers ``patch_size`` squared.
-
-    Small convolutions see the prediction, the noisy latents, the frame before them and what the tokens know; at
-    initialisation they change nothing.
-    """
-
-    def __init__(self, dim: int, latent_channels: int, patch_size: int, channels: int, blocks: int):
-        super().__init__()
-        self.from_tokens = Linear(dim, channels // 2 * patch_size**2)
-        self.first = nn.Conv2d(3 * latent_channels + channels // 2, channels, 3, padding=1)
-        self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
-        self.last = nn.Conv2d(channels, latent_channels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
-
-    def forward(self, known: Tensor, seen: Tensor) -> Tensor:
-        """The correction ``(N, C, h, w)`` from what tokens know, ``known (N, channels / 2, h, w)``, and from
-        prediction, noisy latents and previous frame, ``seen (N, 3 C, h, w)``."""
-        x = torch.cat([known, seen], 1).contiguous(memory_format=torch.channels_last)
-        return self.last(F.silu(self.blocks(self.first(x))))
 
 
 class TimeEmbedding(nn.Module):
@@ -230,8 +206,6 @@ class AstraTransformer(ModelMixin, ConfigMixin):
             gates what the blocks compute (causal).
         action_dim: width of the shared action space.
         action_hidden_dim: hidden width of the modality projectors, None for a single linear layer.
-        refiner_channels, refiner_blocks: width and depth of the convolutions that correct the prediction at the
-            latents' own resolution, 0 for none (causal).
         num_experts, top_k, routing: the mixture of action experts; routing is "learned" or "fixed".
         expert_order: with fixed routing the modalities in the order of their experts, None for that of ``modalities``
             (which a saved config does not keep).
@@ -260,8 +234,6 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         modalities: dict[str, int] | None = None,
         scenario_prompt: bool = False,
         action_modulation: bool = False,
-        refiner_channels: int = 0,
-        refiner_blocks: int = 2,
         action_dim: int = 25,
         action_hidden_dim: int | None = 128,
         num_experts: int = 4,
@@ -317,8 +289,6 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
         self.scale_shift_table = nn.Parameter(torch.randn(2, dim) * dim**-0.5)
-        if refiner_channels:
-            self.refiner = LocalRefiner(dim, in_channels, patch_size, refiner_channels, refiner_blocks)
         self._fused_experts: Callable[[RoutedActions], Tensor] | None = None
 
     @property
@@ -488,17 +458,8 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         x = self.norm_out(x)
         features = torch.cat([x[:, :, :-1].mean(2), x[:, :, -1]], -1)
         kept = slice(x.shape[1] - wanted, None) if wanted is not None else slice(None)
-        x, latents = x[:, kept, :-1], latents[:, kept]
-        sample = self._unpatchify(self._project_out(x, conditioning.embedding[:, kept]), self.grid)
-        if self.config.refiner_channels and sample.shape[1]:
-            before = torch.zeros_like(latents) if previous is None else previous[:, kept]
-            sample = sample + self._refine(x, torch.cat([sample, latents, before], 2))
-        return TransformerOutput(sample, features, conditioning.actions)
-
-    def _refine(self, x: Tensor, seen: Tensor) -> Tensor:
-        """What the refiner adds to the prediction, ``(B, F, C, h, w)``, from tokens ``x (B, F, h * w, dim)``."""
-        known = self._unpatchify(self.refiner.from_tokens(x), self.grid)
-        return self.refiner(known.flatten(0, 1), seen.to(known.dtype).flatten(0, 1)).unflatten(0, seen.shape[:2])
+        sample = self._project_out(x[:, kept, :-1], conditioning.embedding[:, kept])
+        return TransformerOutput(self._unpatchify(sample, self.grid), features, conditioning.actions)
 
     def fuse(self, int8: bool = False) -> AstraTransformer:
         """Prepare for inference: fewer, larger matrix products. Weights must not change afterwards, nor move.

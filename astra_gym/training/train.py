@@ -44,9 +44,6 @@ class TransformerSize:
     """Latent frames before those, remembered by one token each."""
     experts: int = 4
     top_k: int = 2
-    refiner_channels: int = 96
-    """Width of the convolutions that correct a prediction at the latents' own resolution, 0 for none."""
-    refiner_blocks: int = 3
 
 
 @dataclass
@@ -74,7 +71,7 @@ class TrainArgs:
     init_without: tuple[str, ...] = ()
     """Parts of names: tensors of that bundle whose name holds one of them are left out and begin anew."""
     train_only: tuple[str, ...] = ()
-    """Parts of names: in the stage "world" only tensors whose name holds one of them learn, such as "refiner" and
+    """Parts of names: in the stage "world" only tensors whose name holds one of them learn, such as "experts" and
     "critic"; by default all do."""
     device: str = "cpu"
     """cpu or cuda."""
@@ -285,8 +282,6 @@ def _new_world(
         modalities={name: modality_of(args, name).row_dim for name in training},
         scenario_prompt=True,
         action_modulation=True,
-        refiner_channels=size.refiner_channels,
-        refiner_blocks=size.refiner_blocks,
         num_experts=size.experts,
         top_k=size.top_k,
     )
