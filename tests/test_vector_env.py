@@ -48,7 +48,7 @@ def envs(shared) -> AstraVectorEnv:
 
 @pytest.fixture(scope="module")
 def singles() -> list[gym.Env]:
-    return [gym.make(ID, info_routing=True, max_episode_steps=2) for _ in range(2)]
+    return [gym.make(ID, info_routing=True, max_episode_steps=2, dtype="float32") for _ in range(2)]
 
 
 # Gymnasium's contract ------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def test_types_of_a_step(envs):
 @pytest.mark.parametrize("mode", AutoresetMode)
 def test_batch_does_what_single_environments_do(singles, mode):
     reference = SyncVectorEnv([lambda env=env: env for env in singles], autoreset_mode=mode)
-    envs = make(info_routing=True, max_episode_steps=2, autoreset_mode=mode.value)
+    envs = make(info_routing=True, max_episode_steps=2, autoreset_mode=mode.value, dtype="float32")
     pairs = [(envs.reset(seed=7), reference.reset(seed=7))]
     for _ in range(2):
         pairs.append((envs.step(COAST), reference.step(COAST)))
@@ -297,7 +297,7 @@ def test_worlds_need_their_resets():
 
 def check_mixed_batch(scenarios: list[str], world) -> None:
     """Each world of a mixed batch does what it does in a batch of its own."""
-    mixed = AstraVectorEnv(scenarios, world=world, info_routing=True)
+    mixed = AstraVectorEnv(scenarios, world=world, info_routing=True, dtype="float32")
     mixed.action_space.seed(0)
     actions = mixed.action_space.sample()
     mixed_results = [mixed.reset(seed=3), mixed.step(actions), mixed.step(actions)]
@@ -306,7 +306,7 @@ def check_mixed_batch(scenarios: list[str], world) -> None:
         modality = MODALITIES[name]
         assert not actions[i, modality.action_dim :].any()
         assert modality.action_space.contains(actions[i, : modality.action_dim])
-        alone = AstraVectorEnv(name, world=world, info_routing=True)
+        alone = AstraVectorEnv(name, world=world, info_routing=True, dtype="float32")
         own = actions[i : i + 1, : modality.action_dim]
         for together, single in zip(
             mixed_results, (alone.reset(seed=3 + i), alone.step(own), alone.step(own)), strict=True
