@@ -65,11 +65,11 @@ def compile_for(device: torch.device, function: Callable[..., Any]) -> Callable[
     Raises:
         ValueError: if that needs a C++ compiler and there is none.
     """
-    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+    if device.type != "cpu":
+        return torch.compile(function, dynamic=False, mode="reduce-overhead")
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
         raise ValueError("compiled: got True, which needs a C++ compiler on a CPU (Debian: apt install g++)")
-    if device.type == "cpu":
-        return torch.compile(function, dynamic=False, options={"freezing": True})
-    return torch.compile(function, dynamic=False, mode="reduce-overhead")
+    return torch.compile(function, dynamic=False, options={"freezing": True})  # which lets it pack the matrices
 
 
 class Dynamics:

@@ -295,9 +295,11 @@ def test_worlds_need_their_resets():
 # Mixed batches -------------------------------------------------------------------------------------------------------
 
 
-def check_mixed_batch(scenarios: list[str], world) -> None:
-    """Each world of a mixed batch does what it does in a batch of its own."""
-    mixed = AstraVectorEnv(scenarios, world=world, info_routing=True, dtype="float32")
+def check_mixed_batch(
+    scenarios: list[str], world, dtype: str = "float32", levels: int = 1, reward: float = 0.01
+) -> None:
+    """Each world of a mixed batch does what it does in a batch of its own, to so many grey levels."""
+    mixed = AstraVectorEnv(scenarios, world=world, info_routing=True, dtype=dtype)
     mixed.action_space.seed(0)
     actions = mixed.action_space.sample()
     mixed_results = [mixed.reset(seed=3), mixed.step(actions), mixed.step(actions)]
@@ -306,15 +308,15 @@ def check_mixed_batch(scenarios: list[str], world) -> None:
         modality = MODALITIES[name]
         assert not actions[i, modality.action_dim :].any()
         assert modality.action_space.contains(actions[i, : modality.action_dim])
-        alone = AstraVectorEnv(name, world=world, info_routing=True, dtype="float32")
+        alone = AstraVectorEnv(name, world=world, info_routing=True, dtype=dtype)
         own = actions[i : i + 1, : modality.action_dim]
         for together, single in zip(
             mixed_results, (alone.reset(seed=3 + i), alone.step(own), alone.step(own)), strict=True
         ):
-            assert grey_levels(together[0][i], single[0][0]) <= 1
+            assert grey_levels(together[0][i], single[0][0]) <= levels
             assert together[-1]["start"][i] == single[-1]["start"][0]
             np.testing.assert_allclose(together[-1]["routing"][i], single[-1]["routing"][0], atol=1e-3)
-        assert together[1][i] == pytest.approx(single[1][0], abs=0.01)
+        assert together[1][i] == pytest.approx(single[1][0], abs=reward)
 
 
 def test_scenarios_share_a_batch(joint_world):
@@ -326,8 +328,9 @@ def test_scenarios_share_a_batch(joint_world):
     assert all(envs.single_action_space.contains(row) for row in envs.action_space.sample())
 
 
-def test_shipped_scenarios_share_a_batch():
-    check_mixed_batch([*load_bundle().starts][:3] + ["drive"], "small")
+@pytest.mark.parametrize(("dtype", "levels", "reward"), [("float32", 1, 0.01), ("bfloat16", 3, 0.02)])
+def test_shipped_scenarios_share_a_batch(dtype, levels, reward):
+    check_mixed_batch([*load_bundle().starts][:3] + ["drive"], "small", dtype, levels, reward)
 
 
 def test_each_scenario_has_its_own_time_limit(joint_world):

@@ -40,7 +40,7 @@ class Linear(nn.Linear):
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._packed is not None and not torch.compiler.is_compiling():  # PyTorch's compiler packs on its own
+        if self._packed is not None and not torch.compiler.is_compiling():  # the compiler packs by itself
             after, kind = ("gelu", "tanh") if self.gelu else ("none", "")
             return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, after, [], kind)
         if self._quantized is not None:
