@@ -22,6 +22,12 @@ def stack_frames(blocks: np.ndarray) -> np.ndarray:
     return np.moveaxis(blocks, -1, -3).reshape(*batch, frames * colours, height, width)
 
 
+def unstack_frames(images: np.ndarray) -> np.ndarray:
+    """The blocks ``(..., K, H, W, 3)`` that :func:`stack_frames` has made into ``images (..., 3K, H, W)``."""
+    *batch, channels, height, width = images.shape
+    return np.moveaxis(images.reshape(*batch, channels // 3, 3, height, width), -3, -1)
+
+
 def stacked_space(space: spaces.Space) -> spaces.Box:
     """The space of stacked frames of a space of blocks.
 
@@ -59,6 +65,13 @@ class Controls:
             steer, pedal = controls[..., 0], controls[..., 1]
             return np.stack([steer, pedal.clip(0.0), (-pedal).clip(0.0)], -1).astype(np.float32)
         return (self.low + (controls + 1.0) / 2.0 * (self.high - self.low)).astype(np.float32)
+
+    def controls(self, actions: np.ndarray) -> np.ndarray:
+        """The controls ``float32 (..., n)`` for a scenario's actions ``(..., action_dim)``."""
+        if self.has_pedals:
+            steer, gas, brake = np.moveaxis(actions, -1, 0)
+            return np.stack([steer, gas - brake], -1).astype(np.float32)
+        return (2.0 * (actions - self.low) / (self.high - self.low) - 1.0).astype(np.float32)
 
 
 class StackedFrames(gym.ObservationWrapper):

@@ -60,6 +60,11 @@ class TrainAgentArgs:
     """Episodes to judge the trained policy on, at most 10; 0 skips it."""
     evaluate_in_simulator: bool = False
     """Judge the policy in the true simulator too."""
+    imitate: str | None = None
+    """ppo: an agent whose actions are learned first, such as scripted, learned or the path of a policy; see
+    agents/imitation.py."""
+    imitate_blocks: int = 12_288
+    """Blocks for that, which count as learned from; 12,288 take 0.6 GB of memory."""
     disagreement_penalty: float = 0.0
     """In a dream, what a reward loses for each unit of spread between what several draws of noise lead to; a latent's
     standard deviation over real frames is 1."""
@@ -113,6 +118,10 @@ class TrainAgentArgs:
         allowed = len(EVALUATION_SEEDS)
         if not 0 <= self.evaluation_episodes <= allowed:
             raise ValueError(f"evaluation_episodes: got {self.evaluation_episodes}, allowed are 0 to {allowed}")
+        if self.imitate is not None and self.algorithm != "ppo":
+            raise ValueError(f"imitate: got {self.imitate!r} with {self.algorithm}, allowed is None")
+        if self.imitate_blocks < 1:
+            raise ValueError(f"imitate_blocks: got {self.imitate_blocks}, allowed are whole numbers from 1")
         if not 2 <= self.disagreement_draws <= 4:
             raise ValueError(f"disagreement_draws: got {self.disagreement_draws}, allowed are 2 to 4")
         if not 0 <= self.disagreement_penalty < np.inf:
@@ -283,14 +292,31 @@ def train_agent(args: TrainAgentArgs) -> Path:
     settings = args.settings()
     envs = make_vec_env(args, settings)
     model = make_model(args, settings, envs)
+    if args.imitate is not None and model.num_timesteps == 0:
+        have_a_head_start(args, settings["blocks"], model, envs)
     todo = max(0, settings["timesteps"] - model.num_timesteps)
     if todo:
         progress = SaveAndShow(args, settings["timesteps"])
-        model.learn(todo, progress, tb_log_name=args.algorithm, reset_num_timesteps=not args.resume)
+        model.learn(todo, progress, tb_log_name=args.algorithm, reset_num_timesteps=model.num_timesteps == 0)
     envs.close()
     if args.evaluation_episodes:
         evaluate_policy(args, settings["blocks"])
     return args.policy
+
+
+def have_a_head_start(args: TrainAgentArgs, blocks: int, model: BaseAlgorithm, envs: VecEnv) -> None:
+    """Let the policy first do as ``args.imitate`` does, and save what it has become."""
+    from astra_gym.agents.imitation import imitate
+
+    assert args.imitate is not None and isinstance(model, PPO)
+    name: str = args.imitate
+    if args.keep_checkpoints:
+        save_model(model, args)
+    with make_block_env(args.env, blocks, args.world, args.device) as env:
+        assert isinstance(env.action_space, gym.spaces.Box)
+        scenario = env.get_wrapper_attr("modality").name
+        imitate(model, envs, lambda: make_agent(name, env), env.action_space, scenario, args.imitate_blocks)
+    save_model(model, args)
 
 
 def evaluate_policy(args: TrainAgentArgs, blocks: int) -> dict[str, dict[str, list[float]]]:

@@ -1,7 +1,9 @@
 """Learning: PPO and SAC run in a world, go on after an interruption, and leave policies to be judged and recorded."""
 
+import dataclasses
 import json
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import tyro
@@ -9,7 +11,7 @@ from stable_baselines3 import PPO, SAC
 
 from astra_gym.agents.policies import make_agent
 from astra_gym.agents.rollout import make_block_env
-from astra_gym.agents.sb3 import algorithm_of
+from astra_gym.agents.sb3 import Controls, algorithm_of, stack_frames, unstack_frames
 from astra_gym.agents.train import EVALUATION_SEEDS, TrainAgentArgs, train_agent
 
 SIMULATOR = "AstraSim/Drive-v0"
@@ -144,6 +146,43 @@ def test_settings_are_checked(tmp_path):
         tiny(WORLD, tmp_path, disagreement_draws=1)
     with pytest.raises(ValueError, match="disagreement_penalty: got -1"):
         tiny(WORLD, tmp_path, disagreement_penalty=-1)
+    with pytest.raises(ValueError, match="imitate: got 'scripted' with sac, allowed is None"):
+        tiny_sac(WORLD, tmp_path, imitate="scripted")
+    with pytest.raises(ValueError, match="imitate_blocks: got 0"):
+        tiny(WORLD, tmp_path, imitate_blocks=0)
+    with pytest.raises(ValueError, match="agent: got 'nobody'"):
+        train_agent(tiny(SIMULATOR, tmp_path, imitate="nobody"))
     with pytest.raises(ValueError, match="evaluation_episodes: got 99"):
         tiny(SIMULATOR, tmp_path, evaluation_episodes=99)
     assert len(set(EVALUATION_SEEDS)) == 10
+
+
+def test_a_head_start_by_imitation(tmp_path):
+    env = make_block_env(SIMULATOR, blocks=20)
+    args = tiny(SIMULATOR, tmp_path, imitate="scripted", imitate_blocks=240, blocks=40, timesteps=300, learning_rate=2e-3)
+    path = train_agent(dataclasses.replace(args, keep_checkpoints=True))
+    assert {file.stem for file in tmp_path.glob("policy_*")} >= {"policy_0", "policy_240"}
+    assert PPO.load(path).num_timesteps >= 300
+    teacher = make_agent("scripted", env)
+    errors = {}
+    for blocks in (0, 240):
+        pupil = make_agent(str(tmp_path / f"policy_{blocks}.zip"), env)
+        block, _ = env.reset(seed=5)
+        teacher.reset(5)
+        differences = []
+        for _ in range(20):
+            action = teacher.act(block)
+            differences.append(np.abs(pupil.act(block) - action).mean())
+            block = env.step(action)[0]
+        errors[blocks] = np.mean(differences)
+    assert errors[240] < errors[0]
+    env.close()
+
+
+def test_frames_and_controls_there_and_back():
+    blocks = np.random.default_rng(0).integers(0, 256, (2, 4, 8, 8, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(unstack_frames(stack_frames(blocks)), blocks)
+    pedals = Controls(gym.spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32)), "drive")
+    own = Controls(gym.spaces.Box(np.array([-1, 0], np.float32), np.array([2, 5], np.float32)), "drone")
+    for controls, wanted in ((pedals, [[0.5, -0.25], [-1, 1]]), (own, [[0.5, -0.25], [-1, 1]])):
+        np.testing.assert_allclose(controls.controls(controls.actions(np.array(wanted))), wanted, atol=1e-6)

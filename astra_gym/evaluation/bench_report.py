@@ -47,13 +47,10 @@ def markdown(figures: Values) -> str:
         if "fidelity" in found:
             sections.append(_fidelity_table(found["fidelity"], found.get("race", [])))
         if "stages" in found:
-            sections += [
-                _stage_table(found["stages"]),
-                _arithmetic_table(found["stages"], figures["matrix_gflops"]),
-            ]
+            sections += [_stage_table(found["stages"]), _arithmetic_table(found["stages"])]
         if facts := _facts(found):
             sections.append(table("one world", ["value"], facts))
-        if reached := bars(found, figures["matrix_gflops"]):
+        if reached := bars(found):
             sections.append(bar_table(reached))
     return "\n\n".join(sections)
 
@@ -104,17 +101,18 @@ def _stage_table(stages: list[Values]) -> str:
     return "Where the time of a step goes:\n\n" + table("stage", columns, rows)
 
 
-def _arithmetic_table(stages: list[Values], matrix: dict[str, float]) -> str:
+def _arithmetic_table(stages: list[Values]) -> str:
     rows = []
     for each in stages:
-        rate = each["transformer_gflops"]
-        shares = [f"{100 * rate / most:.0f} %" for most in matrix.values()]
-        milliseconds = f"{each['transformer_milliseconds']:.1f}"
+        products = [
+            f"{each['matrix_gflops'][dtype]:.0f}, {100 * share:.0f} %" for dtype, share in each["matrix_shares"].items()
+        ]
+        milliseconds, rate = f"{each['transformer_milliseconds']:.1f}", f"{each['transformer_gflops']:.0f}"
         name = f"{each['worlds']}, {each['dtype']}"
-        rows.append((name, [f"{each['transformer_passes']:.0f}", milliseconds, f"{rate:.0f}", *shares]))
+        rows.append((name, [f"{each['transformer_passes']:.0f}", milliseconds, rate, *products]))
     columns = ["passes a step", "ms a step", "GFLOP/s"]
-    columns += [f"of a {name} matrix product, {rate:.0f}" for name, rate in matrix.items()]
-    return "The transformer's arithmetic against this machine's matrix product in the same run:\n\n" + table(
+    columns += [f"a {dtype} matrix product's GFLOP/s, share of it" for dtype in stages[0]["matrix_shares"]]
+    return "The transformer's arithmetic against this machine's matrix product, timed before and after:\n\n" + table(
         "worlds", columns, rows
     )
 
@@ -148,7 +146,7 @@ def _growth(start: Values) -> float:
     return start["memory_megabytes"][-1] - start["memory_megabytes"][0]
 
 
-def bars(found: Values, matrix: dict[str, float]) -> list[Bar]:
+def bars(found: Values) -> list[Bar]:
     """What a scenario's speed has to reach, as far as it has been measured at the sizes that count."""
     reached: list[Bar] = []
     race = found.get("race", [])
@@ -169,9 +167,9 @@ def bars(found: Values, matrix: dict[str, float]) -> list[Bar]:
     for each in found.get("stages", []):
         what = f"Gymnasium and Python, share of a step, worlds: {each['worlds']}"
         reached.append(at_most(what, each["outside_share"], 0.1))
-        if each["worlds"] == 32 and each["dtype"] in matrix:
+        if each["worlds"] == 32 and each["dtype"] in each["matrix_shares"]:
             what = f"GFLOP/s of the transformer / of a {each['dtype']} matrix product, 32 worlds"
-            reached.append(at_least(what, each["transformer_gflops"] / matrix[each["dtype"]], 0.5))
+            reached.append(at_least(what, each["matrix_shares"][each["dtype"]], 0.5))
     if start := found.get("start"):
         median = start["block_milliseconds_p50"]
         reached += [

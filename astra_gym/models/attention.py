@@ -36,19 +36,34 @@ def rotary_angles(positions: Tensor, head_dim: int) -> Tensor:
 
 
 class Rotary(NamedTuple):
-    """Rotary factors as complex numbers, broadcastable to ``(B, tokens, heads, head_dim / 2)``."""
+    """Rotary factors."""
 
     factors: Tensor
+    """As complex numbers, broadcastable to ``(B, tokens, heads, head_dim / 2)``."""
+    cosines: Tensor | None = None
+    """For :meth:`rotate_halves`, broadcastable to ``(B, tokens, heads, head_dim)``."""
+    sines: Tensor | None = None
+    """The same, those of the first half negative."""
 
     @classmethod
-    def from_positions(cls, positions: Tensor, head_dim: int) -> Rotary:
+    def from_positions(cls, positions: Tensor, head_dim: int, halves: torch.dtype | None = None) -> Rotary:
+        """From positions ``(B, tokens, 3)``; with ``halves`` also what :meth:`rotate_halves` needs, in that dtype."""
         angles = rotary_angles(positions, head_dim).unsqueeze(-2)
-        return cls(torch.polar(torch.ones_like(angles), angles).to(torch.complex64))
+        factors = torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
+        if halves is None:
+            return cls(factors)
+        cosine, sine = factors.real.to(halves), factors.imag.to(halves)
+        return cls(factors, torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1))
 
     def rotate(self, x: Tensor) -> Tensor:
         """Rotate adjacent pairs of ``x (B, tokens, heads, head_dim)``."""
         pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
         return torch.view_as_real(pairs * self.factors).flatten(-2).to(x.dtype)
+
+    def rotate_halves(self, x: Tensor) -> Tensor:
+        """Rotate pairs that lie half a head apart, which needs no detour through complex numbers."""
+        assert self.cosines is not None and self.sines is not None
+        return torch.addcmul(x * self.cosines, x.roll(x.shape[-1] // 2, -1), self.sines)
 
 
 class Attention(nn.Module):
@@ -87,7 +102,7 @@ class Attention(nn.Module):
         cache: LayerCache | None = None,
     ) -> Tensor:
         """Attend from tokens ``x (B, N, dim)`` to ``context``, by default to themselves and to history."""
-        if context is None and self.fused is not None:
+        if context is None and rotary is not None and self.fused is not None:
             q, k, v = self.fused.queries_keys_values(x, rotary)
         else:
             q = self._heads(self.norm_q(self.to_q(x)), rotary)
@@ -99,28 +114,38 @@ class Attention(nn.Module):
 
 
 class FusedAttention:
-    """Copies of an attention's weights: q, k and v beside each other, the projector multiplied into the output."""
+    """Copies of an attention's weights: q, k and v beside each other, the projector multiplied into the output.
+
+    Channels of queries and keys are in another order in each head, which their products do not notice: those that the
+    rotary embedding takes as a pair lie half a head apart.
+    """
 
     @torch.no_grad()
     def __init__(self, attention: Attention, projector: nn.Linear, int8: bool):
-        layers = (attention.to_q, attention.to_k, attention.to_v)
-        weight, bias = (torch.cat([getattr(each, name) for each in layers]) for name in ("weight", "bias"))
-        self.to_qkv = _packed(weight, bias, int8)
-        self.norm_weight = torch.stack([attention.norm_q.weight, attention.norm_k.weight])
         self.num_heads, self.eps = attention.num_heads, attention.norm_q.eps
+        layers = (attention.to_q, attention.to_k)
+        weight = torch.cat([*(self._by_halves(layer.weight) for layer in layers), attention.to_v.weight])
+        bias = torch.cat([*(self._by_halves(layer.bias) for layer in layers), attention.to_v.bias])
+        self.to_qkv = _packed(weight, bias, int8)
+        norms = (attention.norm_q, attention.norm_k)
+        self.norm_weight = torch.stack([self._by_halves(norm.weight) for norm in norms])
         outer, inner = projector.weight.float(), attention.to_out
         bias = outer @ inner.bias.float() + projector.bias
         weight = (outer @ inner.weight.float()).to(inner.weight.dtype)
         self.to_out = _packed(weight, bias.to(inner.bias.dtype), int8)
 
-    def queries_keys_values(self, x: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _by_halves(self, rows: Tensor) -> Tensor:
+        """Rows in the order: the first of all pairs of a head, then the second ones."""
+        return rows.unflatten(0, (self.num_heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+
+    def queries_keys_values(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
         """Each ``(B, heads, N, head_dim)`` from tokens ``(B, N, dim)``."""
         qkv = self.to_qkv(x).unflatten(-1, (3, -1))
-        both = F.rms_norm(qkv[:, :, :2], qkv.shape[-1:], eps=self.eps) * self.norm_weight
-        both = both.flatten(2).unflatten(-1, (2 * self.num_heads, -1))
-        if rotary is not None:
-            both = rotary.rotate(both)
-        q, k = both.transpose(1, 2).chunk(2, 1)
+        both = qkv[:, :, :2]
+        length = torch.linalg.vector_norm(both, dim=-1, keepdim=True, dtype=torch.float32)
+        inverse = (length.square_() / both.shape[-1] + self.eps).rsqrt_()
+        both = (both * inverse.to(both.dtype)).mul_(self.norm_weight)
+        q, k = rotary.rotate_halves(both.flatten(2).unflatten(-1, (2 * self.num_heads, -1))).transpose(1, 2).chunk(2, 1)
         return q, k, qkv[:, :, 2].unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 

@@ -41,13 +41,14 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x (B, F, S, dim)``; with a grid, its first h * w tokens of each frame are the frame's own."""
         if self.local_grid is not None:
-            x = x + self._mix(x, *self.local_grid)
+            x = self._mix(x, *self.local_grid)
         return self.linear_out(self.linear_in(x))
 
     def _mix(self, x: Tensor, height: int, width: int) -> Tensor:
-        grid = x[:, :, : height * width].flatten(0, 1).unflatten(1, (height, width)).permute(0, 3, 1, 2)
-        mixed = self.local_mix(grid).permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, x.shape[:2])
-        return F.pad(mixed, (0, 0, 0, x.shape[2] - height * width))
+        own, others = x.split([height * width, x.shape[2] - height * width], 2)
+        grid = own.flatten(0, 1).unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        mixed = self.local_mix(grid).permute(0, 2, 3, 1).flatten(1, 2)
+        return torch.cat([own + mixed.view_as(own), others], 2)
 
 
 class AstraBlock(nn.Module):
@@ -93,21 +94,22 @@ class AstraBlock(nn.Module):
         Args:
             x: tokens ``(B, F, S, dim)``: F latent frames (or one sequence) of S tokens.
             actions: the experts' output for each token's latent frame, broadcastable to ``x``.
-            modulation: what to shift, scale and gate by, of :meth:`AstraTransformer.modulation`, ``(B, F, 6, dim)``.
+            modulation: what to add, multiply by and gate by, of :meth:`AstraTransformer.modulation`,
+                ``(B, F, 6, dim)``.
             rotary: of all F * S tokens.
             context: keys and values of the text, or None.
             mask: boolean attention mask over the F * S tokens (and history), or None.
             cache: keys and values of history, or None.
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unsqueeze(3).unbind(2)
-        h = self.norm1(x) * (1 + scale1) + shift1 + actions
+        h = torch.addcmul(shift1 + actions, self.norm1(x), scale1)
         h = self.attn1(h.flatten(1, 2), rotary, mask=mask, cache=cache)
         if self.attn1.fused is None:
             h = self.projector(h)
-        x = x + gate1 * h.view_as(x)
+        x = torch.addcmul(x, gate1, h.view_as(x))
         if context is not None:
             x = x + self.attn2(self.norm2(x).flatten(1, 2), context=context).view_as(x)
-        return x + gate2 * self.ffn(self.norm3(x) * (1 + scale2) + shift2)
+        return torch.addcmul(x, gate2, self.ffn(torch.addcmul(shift2, self.norm3(x), scale2)))
 
 
 class TimeEmbedding(nn.Module):
@@ -419,7 +421,9 @@ class AstraTransformer(ModelMixin, ConfigMixin):
             condition = condition + outputs.pop()
         embedding, projected = self.time_embedding(noise_level, condition=condition)
         modulation = self.modulation(projected, projected.dtype)
-        rotary = Rotary.from_positions(self.positions(times).flatten(1, 2), self.config.attention_head_dim)
+        positions = self.positions(times).flatten(1, 2)
+        halves = None if self._fused_experts is None else self.dtype
+        rotary = Rotary.from_positions(positions, self.config.attention_head_dim, halves)
         adapters = [output.unsqueeze(2) for output in outputs]
         return Conditioning(embedding, modulation, adapters, rotary, actions, noise_level)
 
@@ -429,10 +433,11 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         return [*(block.experts for block in self.blocks), *own]
 
     def modulation(self, projected: Tensor, dtype: torch.dtype) -> Tensor:
-        """What each block shifts, scales and gates by, ``(B, F, blocks, 6, dim)``: its own table, and what all get from
-        the time embedding, ``(B, F, 6, dim)``."""
+        """What each block adds, multiplies by and gates by, twice, ``(B, F, blocks, 6, dim)``: its own table, and what
+        all get from the time embedding, ``(B, F, 6, dim)``; a factor is one more than the scale that these hold."""
         tables = torch.stack([block.scale_shift_table for block in self.blocks])
-        return (tables + projected.float().unsqueeze(2)).to(dtype)
+        one = tables.new_tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0])[:, None]
+        return (tables + one + projected.float().unsqueeze(2)).to(dtype)
 
     def predict(
         self,
@@ -497,5 +502,5 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         return TransformerOutput(self._unpatchify(sample, grid), x.mean(2), actions)
 
     def _project_out(self, x: Tensor, embedding: Tensor) -> Tensor:
-        shift, scale = (self.scale_shift_table + embedding.float().unsqueeze(2)).to(x.dtype).unsqueeze(3).unbind(2)
-        return self.proj_out(x * (1 + scale) + shift)
+        shift, scale = (self.scale_shift_table + embedding.float().unsqueeze(2)).unsqueeze(3).unbind(2)
+        return self.proj_out(torch.addcmul(shift.to(x.dtype), x, (1 + scale).to(x.dtype)))
