@@ -132,10 +132,15 @@ class HistoryMemory:
         self.count += frames
         self._least += frames
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self.count.zero_()
+        self._next = self._least = 0
+
     def put(self, worlds: list[int], other: HistoryMemory) -> None:
         """Replace the history of some worlds by that of ``other``, one of its worlds each."""
         index = torch.tensor(worlds, device=self.count.device)
-        if len(worlds) == len(self.count):  # then the same places as ever, and so the same rounding
+        if self._next == 0:  # nothing is kept yet: take the same places as the other, and so round as it does
             self._next = other._next
         turn = self._next - other._next  # between the places of the newest frames
         recent = self.window * self.tokens

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from astra_gym.bundles import Bundle, Start
@@ -119,27 +118,30 @@ class World:
         told = [self.modalities[world] for world in chosen] if prompts is None else prompts
         config = self.bundle.config
         frames = np.empty((len(chosen), config.frames_per_block, config.frame_size, config.frame_size, 3), np.uint8)
-        for length in sorted({len(start.latents) for start in starts}):
-            alike = [i for i, start in enumerate(starts) if len(start.latents) == length]
-            newest = self._begin([starts[i] for i in alike], [chosen[i] for i in alike], [told[i] for i in alike])
-            frames[alike] = self.decode(newest)
+        if len(set(chosen)) == self.num_worlds:
+            self.memory.clear()
+        for i, (world, start, name) in enumerate(zip(chosen, starts, told, strict=True)):
+            self._begin(start, world, name)
+            frames[i : i + 1] = self.decode(start.latents[-1:])
         return frames
 
-    def _begin(self, starts: list[Start], chosen: list[int], told: list[str | None]) -> Tensor:
-        """Replace the history of the chosen worlds by starts of one length; their newest latents."""
-        latents = torch.stack([start.latents for start in starts]).to(self.device)
-        actions = self._route(_stack_rows([start.rows for start in starts]), chosen)
-        prompt = self.bundle.transformer.prompt(told)
+    def _begin(self, start: Start, world: int, told: str | None) -> None:
+        """Replace the history of one world.
+
+        Each alone, so that it is the same whatever others begin with it: a product of more rows adds up in another
+        order, and history keeps what that rounds away.
+        """
+        transformer = self.bundle.transformer
+        actions = self._route(torch.as_tensor(start.rows)[None], [world])
+        prompt = transformer.prompt([told])
         if prompt is not None and self._prompts is not None:
-            self._prompts[chosen] = prompt
-        memory = HistoryMemory(self.bundle.transformer, len(chosen), self.dtype)
-        noise = torch.stack([self._noise(chosen) for _ in range(latents.shape[1])], 1)
-        previous = self.dynamics.begin(memory, latents, actions, noise, prompt)
-        self.memory.put(chosen, memory)
-        self._previous[chosen] = previous
-        for world in chosen:
-            self._begun[world] = True
-        return latents[:, -1]
+            self._prompts[world] = prompt[0]
+        memory = HistoryMemory(transformer, 1, self.dtype)
+        noise = torch.stack([self._noise([world]) for _ in start.latents], 1)
+        latents = start.latents[None].to(self.device)
+        self._previous[world] = self.dynamics.begin(memory, latents, actions, noise, prompt)[0]
+        self.memory.put([world], memory)
+        self._begun[world] = True
 
     def warm_up(self, blocks: int = 2) -> None:
         """Step from some start and forget it, so that the first block that counts is no slower than the others."""
@@ -281,6 +283,7 @@ class World:
             raise ValueError(
                 f"branch: got {source.num_worlds} worlds and {len(seeds)} seeds for {self.num_worlds} worlds"
             )
+        self.memory.clear()
         self.memory.put(list(range(self.num_worlds)), source.memory)
         self._previous = source._previous.repeat(self.num_worlds, 1, 1, 1)
         for generator, seed in zip(self._generators, seeds, strict=True):
@@ -301,9 +304,3 @@ class World:
     def _noise(self, worlds: Sequence[int]) -> Tensor:
         noise = [torch.randn(self._latent_shape, generator=self._generators[world]) for world in worlds]
         return torch.stack(noise).to(self.device)
-
-
-def _stack_rows(rows: list[Tensor]) -> Tensor:
-    """Rows ``(T, row_dim)`` of several worlds as one tensor, shorter ones padded with zeros at the end."""
-    width = max(r.shape[-1] for r in rows)
-    return torch.stack([F.pad(r, (0, width - r.shape[-1])) for r in rows])

@@ -63,10 +63,10 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     numbers as they are. The same seed begins the same episode as in a single environment. The options of `reset` are
     the single environment's, for all worlds alike, and `"reset_mask"`, bool (N,): reset these worlds only.
 
-    The same seeds, actions and N give the same bytes. Beside other worlds, one step from the same state differs by at
-    most one grey level in float32, by two in bfloat16 where the processor adds up in another order (AMX), and by more
-    with `dtype="int8"`, whose rounding depends on the whole batch; over an episode such rounding may grow, as the
-    model's output is its next input.
+    The same seeds, actions and N give the same bytes. Beside other worlds, a world begins with the same bytes as alone,
+    and one step from there differs by at most one grey level (in bfloat16 but for single pixels), and by more with
+    `dtype="int8"`, whose rounding depends on the whole batch; over an episode such rounding may grow, as the model's
+    output is its next input.
 
     ## Episode End
     Worlds end as single environments do: by the model's judgement, and truncated after `max_episode_steps`.

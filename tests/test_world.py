@@ -44,7 +44,7 @@ def test_same_seed_and_actions_give_the_same_bytes(bundle, bank):
     assert roll(3) != roll(4)
 
 
-@pytest.mark.parametrize(("dtype", "levels", "reward"), [("float32", 1, 1e-3), ("bfloat16", 2, 0.05)])
+@pytest.mark.parametrize(("dtype", "levels", "reward"), [("float32", 1, 1e-3), ("bfloat16", 1, 0.05)])
 def test_one_step_does_not_depend_on_the_other_worlds(bank, dtype, levels, reward):
     bundle = load_bundle(dtype=dtype)
     together, alone = World(bundle, 3), World(bundle, 1)
