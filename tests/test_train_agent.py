@@ -159,8 +159,8 @@ def test_settings_are_checked(tmp_path):
 
 def test_a_head_start_by_imitation(tmp_path):
     env = make_block_env(SIMULATOR, blocks=20)
-    args = tiny(SIMULATOR, tmp_path, imitate="scripted", imitate_blocks=240, blocks=40, timesteps=300, learning_rate=2e-3)
-    path = train_agent(dataclasses.replace(args, keep_checkpoints=True))
+    args = tiny(SIMULATOR, tmp_path, imitate="scripted", imitate_blocks=240, blocks=40, timesteps=300)
+    path = train_agent(dataclasses.replace(args, keep_checkpoints=True, learning_rate=2e-3))
     assert {file.stem for file in tmp_path.glob("policy_*")} >= {"policy_0", "policy_240"}
     assert PPO.load(path).num_timesteps >= 300
     teacher = make_agent("scripted", env)
