@@ -298,7 +298,7 @@ def test_worlds_need_their_resets():
 def check_mixed_batch(
     scenarios: list[str], world, dtype: str = "float32", most: tuple[int, int] = (1, 1), reward: float = 0.01
 ) -> None:
-    """Each world of a mixed batch begins as in a batch of its own and does what it does there: to one grey level but for
+    """Each world of a mixed batch begins as in a batch of its own and does what it does there: to a grey level but for
     single pixels, which differ by ``most`` levels in the first step and in the second."""
     mixed = AstraVectorEnv(scenarios, world=world, info_routing=True, dtype=dtype)
     mixed.action_space.seed(0)
@@ -315,7 +315,7 @@ def check_mixed_batch(
         for together, single, levels in zip(mixed_results, alone_results, (0, *most), strict=True):
             difference = np.abs(together[0][i].astype(int) - single[0][0].astype(int))
             assert difference.max() <= levels
-            assert (difference > 1).mean() < 1e-3
+            assert (difference > 1).mean() < 5e-3
             assert together[-1]["start"][i] == single[-1]["start"][0]
             np.testing.assert_allclose(together[-1]["routing"][i], single[-1]["routing"][0], atol=1e-3)
         assert together[1][i] == pytest.approx(single[1][0], abs=reward)
