@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from astra_gym.memory import HistoryMemory, corrupt, training_mask
-from astra_gym.models.action_experts import RoutedActions, load_balancing_loss
+from astra_gym.models.action_experts import RoutedActions, load_balancing_loss, specialisation_loss
 from astra_gym.models.autoencoder import BlockAutoencoder, to_model, to_pixels
 from astra_gym.models.heads import RewardHeads
 from astra_gym.models.layers import Linear, can_quantize
@@ -226,6 +226,10 @@ def test_router_chooses_top_k_and_balances(transformer):
     one = torch.nn.functional.one_hot(torch.zeros(8, dtype=torch.long), 4).float()
     assert load_balancing_loss(RoutedActions(even, even, even)).item() == pytest.approx(1.0)
     assert load_balancing_loss(RoutedActions(one, one, one)).item() == pytest.approx(4.0)
+    assert specialisation_loss(RoutedActions(even, even, even)).item() == pytest.approx(1.0)
+    assert specialisation_loss(RoutedActions(one, one, one)).item() == pytest.approx(0.0, abs=1e-6)
+    only = torch.ones(8, 1)
+    assert specialisation_loss(RoutedActions(only, only, only)).item() == 0.0
     with pytest.raises(ValueError, match="modality: got 'boat'"):
         transformer.action_encoder(torch.randn(1, 4), "boat")
 

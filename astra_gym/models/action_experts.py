@@ -128,4 +128,4 @@ def specialisation_loss(actions: RoutedActions) -> Tensor:
     """Mean entropy of the router's choice, in units of that of no choice at all: 0 when it is always sure."""
     probabilities = actions.probabilities
     entropy = -(probabilities * probabilities.clamp(min=1e-9).log()).sum(-1).mean()
-    return entropy / math.log(probabilities.shape[-1])
+    return entropy / math.log(max(2, probabilities.shape[-1]))  # one expert is never a choice
