@@ -44,7 +44,7 @@ $(INSTALLED): setup.cfg pyproject.toml
 demo: $(INSTALLED) ## agents in every shipped world beside the true simulator: films and contact sheets in videos/
 	@for world in $(WORLDS); do blocks=40; agents="scripted random"; case $$world in \
 		AstraDrive-v0) blocks=100; agents="scripted learned random";; \
-		AstraCamera-v0) agents="scripted learned random";; esac; for agent in $$agents; do \
+		AstraCamera-v0|AstraDrone-v0) agents="scripted learned random";; esac; for agent in $$agents; do \
 		$(BIN)/astra-gym record $$world --agent $$agent --blocks $$blocks --side-by-side --output videos || exit 1; \
 		done; done
 
