@@ -7,7 +7,7 @@ others the pupil acts, and the teacher says what it would have done. So the pupi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import gymnasium as gym
 import numpy as np
@@ -29,14 +29,14 @@ PUSHED = 0.25
 
 
 def imitate(
-    model: PPO, envs: VecEnv, teacher: Callable[[], Agent], actions: gym.spaces.Box, scenario: str, blocks: int
+    model: PPO, envs: VecEnv, teachers: Sequence[Agent], actions: gym.spaces.Box, scenario: str, blocks: int
 ) -> float:
     """Let ``model`` learn from ``blocks`` blocks to do what a teacher would do, and count them as its timesteps.
 
     Args:
         model: whose policy learns, by the likelihood of the teacher's actions; its value network does not.
         envs: to act in, in the form that SB3 learns from. A block takes 49,152 bytes of memory with frames of 64x64.
-        teacher: makes one for each environment. It is shown all blocks of an episode, whoever acts.
+        teachers: one for each environment. They are shown all blocks of an episode, whoever acts.
         actions: the scenario's actions, which the teacher gives.
         scenario: its name.
         blocks: over all environments; rounded up to whole steps of all.
@@ -46,7 +46,6 @@ def imitate(
         round's blocks before it learned from them.
     """
     controls = Controls(actions, scenario)
-    teachers = [teacher() for _ in range(envs.num_envs)]
     steps = -(-blocks // envs.num_envs)
     turns = [len(part) for part in np.array_split(np.arange(steps), ROUNDS)]
     seen: list[np.ndarray] = []

@@ -309,13 +309,12 @@ def have_a_head_start(args: TrainAgentArgs, blocks: int, model: BaseAlgorithm, e
     from astra_gym.agents.imitation import imitate
 
     assert args.imitate is not None and isinstance(model, PPO)
-    name: str = args.imitate
-    if args.keep_checkpoints:
-        save_model(model, args)
     with make_block_env(args.env, blocks, args.world, args.device) as env:
+        teachers = [make_agent(args.imitate, env) for _ in range(envs.num_envs)]
+        if args.keep_checkpoints:
+            save_model(model, args)
         assert isinstance(env.action_space, gym.spaces.Box)
-        scenario = env.get_wrapper_attr("modality").name
-        imitate(model, envs, lambda: make_agent(name, env), env.action_space, scenario, args.imitate_blocks)
+        imitate(model, envs, teachers, env.action_space, env.get_wrapper_attr("modality").name, args.imitate_blocks)
     save_model(model, args)
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import json
 import os
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,7 +248,8 @@ def _stages(args: BenchWorldArgs, scenario: str, count: int) -> dict[str, Any]:
         turns.append(turn | {"matrix_gflops": rates, "matrix_shares": shares})
         before = after
     env.close()
-    return sorted(turns, key=lambda turn: turn["matrix_shares"]["float32"])[len(turns) // 2]
+    shares_of_own = [turn["matrix_shares"].get(turn["dtype"], 0.0) for turn in turns]
+    return turns[shares_of_own.index(statistics.median_low(shares_of_own))]
 
 
 def _start(args: BenchWorldArgs, scenario: str) -> dict[str, Any]:
