@@ -57,8 +57,8 @@ def imitate(
         for turn, length in enumerate(turns):
             errors = []
             for _ in range(length):
-                for world in np.flatnonzero(fresh):
-                    teachers[world].reset(int(model.num_timesteps + world))
+                for world in np.flatnonzero(fresh).tolist():
+                    teachers[world].reset(model.num_timesteps + world)
                 images = unstack_frames(observations)
                 wanted = np.stack([each.act(image) for each, image in zip(teachers, images, strict=True)])
                 mean = model.predict(observations, deterministic=True)[0]

@@ -176,7 +176,7 @@ def test_bars_and_documentation(benched, tmp_path, monkeypatch):
         {"name": "world", "kind": "world", "worlds": 32, "frames_per_second": 900.0},
         {"name": "CarRacing-v3, async", "kind": "simulator", "worlds": 8, "frames_per_second": 300.0},
     ]
-    [bar] = bench_report.bars({"race": race}, {})
+    [bar] = bench_report.bars({"race": race})
     assert bar.value == 3 and not bar.met
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs" / "figures").mkdir(parents=True)
