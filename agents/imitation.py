@@ -17,91 +17,65 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from tqdm import tqdm
 
-from astra_gym.agents.policies import Agent, RandomAgent
+from astra_gym.agents.policies import Agent, RandomAgent, SkilledAgent
 from astra_gym.agents.sb3 import Controls, unstack_frames
 
 ROUNDS = 3
 """Of acting and learning."""
 EPOCHS = 4
 """Passes over all blocks so far in each round."""
-PUSHED = 0.25
-"""Share of the teacher's stretches in which it is pushed."""
+SKILL = 0.75
+"""Share of the teacher's stretches in which it is not pushed, see :class:`SkilledAgent`."""
 
 
 def imitate(
     model: PPO, envs: VecEnv, teachers: Sequence[Agent], actions: gym.spaces.Box, scenario: str, blocks: int
-) -> float:
+) -> None:
     """Let ``model`` learn from ``blocks`` blocks to do what a teacher would do, and count them as its timesteps.
 
     Args:
         model: whose policy learns, by the likelihood of the teacher's actions; its value network does not.
         envs: to act in, in the form that SB3 learns from. A block takes 49,152 bytes of memory with frames of 64x64.
         teachers: one for each environment. They are shown all blocks of an episode, whoever acts.
-        actions: the scenario's actions, which the teacher gives.
+        actions: the scenario's actions, which the teachers give.
         scenario: its name.
         blocks: over all environments; rounded up to whole steps of all.
-
-    Returns:
-        Mean squared difference between the pupil's and the teacher's controls, which lie in -1..1, over the last
-        round's blocks before it learned from them.
     """
     controls = Controls(actions, scenario)
+    pushed = [SkilledAgent(each, RandomAgent(actions), SKILL) for each in teachers]
     steps = -(-blocks // envs.num_envs)
-    turns = [len(part) for part in np.array_split(np.arange(steps), ROUNDS)]
-    seen: list[np.ndarray] = []
-    told: list[np.ndarray] = []
-    difference = float("nan")
     observations, fresh = np.asarray(envs.reset()), np.ones(envs.num_envs, bool)
-    pushes = [Push(actions, number) for number in range(envs.num_envs)]
-    with tqdm(total=blocks, desc="imitate", unit="block") as bar:
-        for turn, length in enumerate(turns):
-            errors = []
-            for _ in range(length):
-                for world in np.flatnonzero(fresh).tolist():
-                    teachers[world].reset(model.num_timesteps + world)
+    seen = np.empty((steps, *observations.shape), observations.dtype)
+    told = np.empty((steps, envs.num_envs, *(controls.space.shape or ())), np.float32)
+    with tqdm(total=steps * envs.num_envs, desc="imitate", unit="block") as bar:
+        for turn, part in enumerate(np.array_split(np.arange(steps), ROUNDS)):
+            for step in part:
+                for i in np.flatnonzero(fresh).tolist():
+                    pushed[i].reset(model.num_timesteps + i)
                 images = unstack_frames(observations)
-                wanted = np.stack([each.act(image) for each, image in zip(teachers, images, strict=True)])
-                mean = model.predict(observations, deterministic=True)[0]
-                seen.append(observations.copy())
-                told.append(controls.controls(wanted))
-                errors.append(float(np.square(mean - told[-1]).mean()))
-                if turn == 0:
-                    pushed = [push(action) for push, action in zip(pushes, wanted, strict=True)]
-                    acted = controls.controls(np.stack(pushed))
-                else:
-                    acted = model.predict(observations)[0]
-                following, _, fresh, _ = envs.step(acted)
+                acted = np.stack([each.act(image) for each, image in zip(pushed, images, strict=True)])
+                seen[step] = observations
+                told[step] = controls.controls(np.stack([each.meant for each in pushed]))
+                mine = controls.controls(acted) if turn == 0 else model.predict(observations)[0]
+                following, _, fresh, _ = envs.step(mine)
                 observations = np.asarray(following)
                 model.num_timesteps += envs.num_envs
                 bar.update(envs.num_envs)
-            difference = float(np.mean(errors)) if errors else difference
-            bar.set_postfix({"difference": f"{difference:.3f}"})
-            _learn(model, np.concatenate(seen), np.concatenate(told))
-    return difference
+            if len(part):
+                done = part[-1] + 1
+                loss = _learn(model, seen[:done].reshape(-1, *seen.shape[2:]), told[:done].reshape(-1, told.shape[2]))
+                bar.set_postfix({"loss": f"{loss:.3f}"})
 
 
-class Push:
-    """Replaces an agent's action by a random one for a share of the time, in stretches of some blocks."""
-
-    def __init__(self, actions: gym.spaces.Box, seed: int):
-        self.random, self.rng = RandomAgent(actions, seed), np.random.default_rng(seed)
-        self._under_way = False
-
-    def __call__(self, action: np.ndarray) -> np.ndarray:
-        if self.random.blocks_left == 0:
-            self._under_way = bool(self.rng.random() < PUSHED)
-        random = self.random.act(action)
-        return random if self._under_way else action
-
-
-def _learn(model: PPO, observations: np.ndarray, controls: np.ndarray) -> None:
-    """Make the teacher's controls likely."""
+def _learn(model: PPO, observations: np.ndarray, controls: np.ndarray) -> float:
+    """Make the teacher's controls likely; minus the logarithm of their likelihood, the mean over the last pass."""
     policy = model.policy
     policy.set_training_mode(True)
-    rate = float(model.lr_schedule(1.0))
-    optimizer = torch.optim.Adam(policy.parameters(), rate, eps=1e-5)
+    optimizer = torch.optim.Adam(policy.parameters(), float(model.lr_schedule(1.0)), eps=1e-5)
     targets = torch.from_numpy(controls.clip(-1.0, 1.0)).to(model.device)
+    losses: list[float] = []
     for _ in tqdm(range(EPOCHS), desc="learn", leave=False):
+        losses = []
         for batch in torch.randperm(len(targets)).split(model.batch_size):
             images = torch.from_numpy(observations[batch.numpy()]).to(model.device)
             loss: Tensor = -policy.evaluate_actions(images, targets[batch.to(model.device)])[1].mean()
@@ -109,4 +83,6 @@ def _learn(model: PPO, observations: np.ndarray, controls: np.ndarray) -> None:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(policy.parameters(), model.max_grad_norm)
             optimizer.step()
+            losses.append(loss.item())
     policy.set_training_mode(False)
+    return float(np.mean(losses))

@@ -68,6 +68,8 @@ class SkilledAgent:
         if not 0 <= skill <= 1:
             raise ValueError(f"skill: got {skill}, allowed are numbers from 0 to 1")
         self.agent, self.random, self.skill = agent, random, skill
+        self.meant = np.zeros(random.low.shape, np.float32)
+        """What the agent would have done in the block that was last acted on."""
         self.rng = np.random.default_rng(seed)
         self._at_random = False
 
@@ -82,8 +84,8 @@ class SkilledAgent:
         """The agent's action for a block, or a random one."""
         if self.random.blocks_left == 0:
             self._at_random = bool(self.rng.random() >= self.skill)
-        random, skilled = self.random.act(observation), self.agent.act(observation)
-        return random if self._at_random else skilled
+        random, self.meant = self.random.act(observation), self.agent.act(observation)
+        return random if self._at_random else self.meant
 
 
 def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:

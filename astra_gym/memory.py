@@ -63,14 +63,14 @@ class HistoryMemory:
         self.window, self.summary_window = config.window, config.summary_window
         self.tokens = transformer.tokens_per_frame
         self.slots = self.window * self.tokens + self.summary_window
-        unused = -(self.slots + self.tokens) % KEYS_AT_ONCE
-        total = self.slots + unused + self.tokens
+        self._unused = -(self.slots + self.tokens) % KEYS_AT_ONCE
+        total = self.slots + self._unused + self.tokens
         shape = (config.num_layers, num_worlds, config.num_attention_heads, total, config.attention_head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.count = torch.zeros(num_worlds, dtype=torch.long, device=device)
-        self._after_slots = (unused, self.tokens)
-        self._full = self._with_the_rest(torch.ones(1, self.slots, dtype=torch.bool, device=device)) if unused else None
+        all_slots = torch.ones(1, self.slots, dtype=torch.bool, device=device)
+        self._full_mask = self._with_the_rest(all_slots) if self._unused else None
         self._next = 0  # frames committed since the beginning, by whichever worlds: all have the same slots in use
         self._least = 0  # the least count, known without a device synchronisation
 
@@ -85,7 +85,7 @@ class HistoryMemory:
     def mask(self) -> Tensor | None:
         """Boolean ``(B or 1, 1, 1, keys)`` of the slots in use, None if all are."""
         if self._least >= self.window + self.summary_window:
-            return self._full
+            return self._full_mask
         device, count = self.count.device, self.count[:, None]
         # 0 for the newest frame, and for the newest that has left the window.
         age = (self._next - 1 - torch.arange(self.window, device=device)) % self.window
@@ -96,8 +96,8 @@ class HistoryMemory:
 
     def _with_the_rest(self, in_use: Tensor) -> Tensor:
         """Unused slots and those of the frame under way, after ``(B, slots)``."""
-        unused, tokens = self._after_slots
-        return F.pad(F.pad(in_use, (0, unused), value=False), (0, tokens), value=True)[:, None, None]
+        in_use = F.pad(in_use, (0, self._unused), value=False)
+        return F.pad(in_use, (0, self.tokens), value=True)[:, None, None]
 
     def commit(self) -> None:
         """Keep the frame under way, whose keys and values a forward pass has just put into the last slots.

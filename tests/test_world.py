@@ -44,15 +44,15 @@ def test_same_seed_and_actions_give_the_same_bytes(bundle, bank):
     assert roll(3) != roll(4)
 
 
-@pytest.mark.parametrize(("dtype", "levels", "reward"), [("float32", 1, 1e-3), ("bfloat16", 1, 0.05)])
-def test_one_step_does_not_depend_on_the_other_worlds(bank, dtype, levels, reward):
+@pytest.mark.parametrize(("dtype", "reward"), [("float32", 1e-3), ("bfloat16", 0.02)])
+def test_one_step_does_not_depend_on_the_other_worlds(bank, dtype, reward):
     bundle = load_bundle(dtype=dtype)
     together, alone = World(bundle, 3), World(bundle, 1)
     together.reset([bank[0], bank[1], bank[2]], [0, 1, 2])
     alone.reset([bank[1]], [1])
     step = together.step(rows([1, 0, 0], [0, 1, 0], [-1, 0, 1]))
     single = alone.step(rows([0, 1, 0]))
-    assert grey_levels(step.frames[1], single.frames[0]) <= levels
+    assert grey_levels(step.frames[1], single.frames[0]) <= 1
     assert step.reward[1] == pytest.approx(single.reward[0], abs=reward)
 
 
