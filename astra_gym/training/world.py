@@ -23,15 +23,26 @@ from astra_gym.sampler import Dynamics, FlowConfig, predict_clean, shift_levels
 from astra_gym.training.clips import ClipSampler, draw_jointly
 from astra_gym.training.critic import LatentCritic, critic_loss, detail_loss, towards_real
 from astra_gym.training.parallel import Draws
+from astra_gym.training.reader import ActionReader, reader_losses
+
+LEAST_PIXEL_ERROR = 4e-4
+"""Squared error of 40 dB, in the autoencoder's units: what is closer than that is as good as right."""
 
 
 class WorldModel(nn.Module):
-    """The transformer, the heads, and the critic of the transformer, trained together."""
+    """The transformer, the heads, and the transformer's critic and reader, trained together.
 
-    def __init__(self, transformer: AstraTransformer, heads: RewardHeads):
+    Args:
+        transformer, heads: what becomes of the world.
+        deviations: for each scenario, the standard deviation of each number of its rows of actions.
+    """
+
+    def __init__(self, transformer: AstraTransformer, heads: RewardHeads, deviations: dict[str, Tensor]):
         super().__init__()
         self.transformer, self.heads = transformer, heads
-        self.critic = LatentCritic(transformer.config.in_channels, len(transformer.scenarios))
+        channels, names = transformer.config.in_channels, transformer.scenarios
+        self.critic = LatentCritic(channels, len(names))
+        self.reader = ActionReader(channels, transformer.config.latent_size, [deviations[name] for name in names])
 
 
 @dataclass
@@ -59,6 +70,14 @@ class WorldLossConfig:
     detail_weight: float = 0.25
     """How much it counts that such frames have as much detail as real ones, see
     :func:`astra_gym.training.critic.detail_loss`; without a critic it is not asked for."""
+    reader_weight: float = 0.3
+    """How much it counts that a reader of actions reads from frames made from pure noise what it reads from the true
+    ones, see :mod:`astra_gym.training.reader`; 0 for no reader."""
+    pixel_weight: float = 0.03
+    """How much it counts that frames made from pure noise are decoded to the pixels that the true latents are decoded
+    to: the logarithm of the mean squared error, as PSNR has it. 0 for not at all."""
+    pixel_frames: int = 2
+    """Frames that are decoded for it, times the clips of a batch."""
     low_noise_share: float = 0.08
     """Share of the targets whose noise level is uniform; the others lie towards 1."""
     own_history_from: float = 0.5
@@ -176,6 +195,13 @@ class WorldStage:
             judged = pure & made.usable
             numbers |= self._criticise(made, truth, clip["scenarios"], judged, shown, draws)
             total = total + numbers["critic"] + config.detail_weight * numbers["detail"]
+        if config.pixel_weight:
+            numbers["pixels"] = self._pixels(made.clean, truth, 1 / (1 + age / config.own_history_trust), pure, draws)
+            total = total + config.pixel_weight * numbers["pixels"]
+        if config.reader_weight:
+            readable = pure & clip["known"] & ~hide[:, shape[1] :]
+            numbers |= self._read(made, history, clip, readable, draws)
+            total = total + numbers["reader"] + config.reader_weight * numbers["obedience"]
         return total, numbers
 
     def _make(
@@ -226,10 +252,7 @@ class WorldStage:
         if not judged.any():
             return dict.fromkeys(("critic", "detail"), made.clean.sum() * 0.0)
         previous = (made.previous * shown[..., None, None, None])[judged]
-        frames, critic = unit_rms(made.clean[judged]), self.model.critic
-        names = self.model.transformer.scenarios
-        number = torch.tensor([names.index(name) for name in scenarios], device=truth.device)
-        scenario = number[:, None].expand_as(judged)[judged]
+        frames, critic, scenario = unit_rms(made.clean[judged]), self.model.critic, self._numbers(scenarios, judged)
         with self._autocast():
             loss, sure = critic_loss(critic, truth[judged], frames, previous, scenario, noise)
             direction = towards_real(critic, frames, previous, scenario)
@@ -238,6 +261,44 @@ class WorldStage:
             "critic": loss + judged.float().mean() * pull,
             "detail": detail_loss(frames, truth[judged], scenario),
         }
+
+    def _pixels(self, clean: Tensor, truth: Tensor, trust: Tensor, pure: Tensor, draws: Draws) -> Tensor:
+        """Mean logarithm of the squared error of some of the ``pure (B, F)`` frames, decoded; ``trust (F,)`` weighs."""
+        order = (draws.rand(pure.shape) * pure).flatten().argsort(descending=True)
+        chosen = order[: min(self.config.pixel_frames * len(pure), int(pure.sum()))]
+        with self._autocast():
+            made = self.autoencoder.decode(unit_rms(clean.flatten(0, 1)[chosen]))
+            with torch.no_grad():
+                wanted = self.autoencoder.decode(truth.flatten(0, 1)[chosen])
+        error = (made.float() - wanted.float()).square().mean((1, 2, 3, 4))
+        weight = trust.expand_as(pure).flatten()[chosen]
+        return (weight * (error + LEAST_PIXEL_ERROR).log()).sum() / max(1, len(chosen))
+
+    def _read(
+        self, made: _Made, history: Tensor, clip: dict[str, Any], readable: Tensor, draws: Draws
+    ) -> dict[str, Tensor]:
+        """The reader's own loss, and that of frames ``readable (B, F)`` in which it reads something else than in true
+        ones; ``history (B, F, C, h, w)`` is what was before it was corrupted."""
+        truth, frames = clip["latents"], readable[:, 1:]  # the first of a clip has none before it
+        noise = draws.randn((*truth.shape[:2], 2, *truth.shape[2:]))[:, 1:][frames]
+        if not frames.any():
+            return dict.fromkeys(("reader", "obedience"), made.clean.sum() * 0.0)
+        with self._autocast():
+            own, obedience = reader_losses(
+                self.model.reader,
+                (truth[:, :-1][frames], truth[:, 1:][frames]),
+                (history[:, :-1][frames], unit_rms(made.clean[:, 1:][frames])),
+                clip["rows"][:, 1:][frames],
+                self._numbers(clip["scenarios"], frames),
+                noise,
+            )
+        return {"reader": own, "obedience": obedience}
+
+    def _numbers(self, scenarios: list[str], chosen: Tensor) -> Tensor:
+        """The numbers of the scenarios of frames ``chosen (B, F)``."""
+        names = self.model.transformer.scenarios
+        number = torch.tensor([names.index(name) for name in scenarios], device=chosen.device)
+        return number[:, None].expand_as(chosen)[chosen]
 
     def _head_losses(self, clip: dict[str, Any], features: Tensor, actions: RoutedActions, level: Tensor):
         """Losses of the heads on the history frames that are clear enough to be read."""
