@@ -206,12 +206,13 @@ def test_observed_blocks_are_history_like_those_of_a_start(recorded):
         World(bundle).observe(start.latents[:1], row)
 
 
-def test_heads_are_read_from_episodes_of_any_length(bundle, recorded):
+def test_heads_are_read_from_episodes_of_any_length(recorded):
+    bundle = load_bundle("small", dtype="float32")
     shorter = dataclasses.replace(recorded[1], blocks=recorded[1].blocks[:7], actions=recorded[1].actions[:6])
     readings = read_truth(World(bundle, 2), DRIVE, [recorded[0], shorter, recorded[2]], seed=0)
     assert [len(reading.rewards) for reading in readings] == [24, 6, 24]
     alone = read_truth(World(bundle, 1), DRIVE, [shorter], seed=1)
-    np.testing.assert_allclose(readings[1].rewards, alone[0].rewards, rtol=1e-3, atol=1e-3)  # bfloat16
+    np.testing.assert_allclose(readings[1].rewards, alone[0].rewards, atol=1e-5)
 
 
 def test_actions_can_be_sent_through_chosen_experts(bundle):

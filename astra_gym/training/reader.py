@@ -46,8 +46,7 @@ class ActionReader(nn.Module):
         )
         numbers = max(len(each) for each in deviations)
         self.last = nn.Linear(width // 3 * latent_size[0] * latent_size[1], numbers)
-        padded = [F.pad(each, (0, numbers - len(each))) for each in deviations]
-        table = torch.stack(padded)
+        table = torch.stack([F.pad(each, (0, numbers - len(each))) for each in deviations])
         self.register_buffer("deviations", table.where(table > LEAST_DEVIATION, torch.inf), persistent=False)
 
     def forward(self, previous: Tensor, latents: Tensor, scenario: Tensor) -> Tensor:
@@ -58,8 +57,8 @@ class ActionReader(nn.Module):
 
     def distance(self, read: Tensor, wanted: Tensor, scenario: Tensor) -> Tensor:
         """Mean squared difference, ``(N,)``, of those numbers that can be read, all in their deviations."""
-        counts = self.deviations[scenario].isfinite().float()
-        return ((read - wanted).square() * counts).sum(1) / counts.sum(1).clamp(min=1)
+        legible = self.deviations[scenario].isfinite().float()
+        return ((read - wanted).square() * legible).sum(1) / legible.sum(1).clamp(min=1)
 
 
 def reader_losses(
@@ -81,8 +80,8 @@ def reader_losses(
     """
     real, generated = ((before + 0.1 * noise[:, 0], after + 0.1 * noise[:, 1]) for before, after in (real, generated))
     wanted = reader(*real, scenario).float()
-    still = {name: value.detach() for name, value in reader.named_parameters()}
-    shown = functional_call(reader, still, (*generated, scenario)).float()
+    fixed = {name: value.detach() for name, value in reader.named_parameters()}
+    shown = functional_call(reader, fixed, (*generated, scenario)).float()
     rows = F.pad(rows, (0, wanted.shape[1] - rows.shape[1]))  # those of some scenarios are longer than all of these
     own = reader.distance(wanted, rows / reader.deviations[scenario], scenario)
     return own.mean(), reader.distance(shown, wanted.detach(), scenario).mean()

@@ -234,14 +234,14 @@ def _train_world(
     _go_on_from(args, transformer, "transformer")
     _go_on_from(args, heads, "heads")
     frames = args.world_loss.clip_frames
-    clips = {name: ClipSampler(data, modality_of(args, name), frames) for name, data in training.items()}
-    deviations = {name: sampler.rows[sampler.known].std(0) for name, sampler in clips.items()}
+    samplers = {name: ClipSampler(data, modality_of(args, name), frames) for name, data in training.items()}
+    deviations = {name: sampler.rows[sampler.known].std(0) for name, sampler in samplers.items()}
     model = WorldModel(transformer, heads, deviations).to(args.device)
     if args.train_only:
         _freeze_all_but(model, args.train_only)
     stage = WorldStage(
         model,
-        clips,
+        samplers,
         {name: ClipSampler(data, modality_of(args, name), frames) for name, data in validation.items()},
         autoencoder,
         args.world.steps,

@@ -23,10 +23,8 @@ from astra_gym.sampler import Dynamics, FlowConfig, predict_clean, shift_levels
 from astra_gym.training.clips import ClipSampler, draw_jointly
 from astra_gym.training.critic import LatentCritic, critic_loss, detail_loss, towards_real
 from astra_gym.training.parallel import Draws
+from astra_gym.training.pixels import pixel_loss
 from astra_gym.training.reader import ActionReader, reader_losses
-
-LEAST_PIXEL_ERROR = 4e-4
-"""Squared error of 40 dB, in the autoencoder's units: what is closer than that is as good as right."""
 
 
 class WorldModel(nn.Module):
@@ -75,7 +73,7 @@ class WorldLossConfig:
     ones, see :mod:`astra_gym.training.reader`; 0 for no reader."""
     pixel_weight: float = 0.03
     """How much it counts that frames made from pure noise are decoded to the pixels that the true latents are decoded
-    to: the logarithm of the mean squared error, as PSNR has it. 0 for not at all."""
+    to, see :mod:`astra_gym.training.pixels`; 0 for not at all."""
     pixel_frames: int = 2
     """Frames that are decoded for it, times the clips of a batch."""
     low_noise_share: float = 0.08
@@ -170,9 +168,13 @@ class WorldStage:
         hide = torch.cat([draws.rand(shape) < config.action_dropout / 2, draws.rand(shape) < config.action_dropout], 1)
         rows = torch.cat([clip["rows"], clip["rows"]], 1) * ~hide[..., None]
         made = self._make(history, history_level, truth, target_level, rows, clip["scenarios"], draws)
+        names = self.model.transformer.scenarios
+        scenario = torch.tensor([names.index(name) for name in clip["scenarios"]], device=truth.device)
+        scenario = scenario[:, None].expand(shape)
 
         error = (made.clean - truth).square().mean((2, 3, 4))
-        flow_loss = (error / (target_level**2 + 0.02) / (1 + age / config.own_history_trust)).mean()
+        trust = 1 / (1 + age / config.own_history_trust)
+        flow_loss = (error / (target_level**2 + 0.02) * trust).mean()
         reward_loss, termination_loss = self._head_losses(clip, made.features, made.actions, history_level)
         balance, entropy = load_balancing_loss(made.actions), specialisation_loss(made.actions)
         total = (
@@ -193,14 +195,14 @@ class WorldStage:
             # After frames of the model's own, the true next one is not what follows from the one before.
             shown = (draws.rand(shape) < 0.5) & (age == 0)
             judged = pure & made.usable
-            numbers |= self._criticise(made, truth, clip["scenarios"], judged, shown, draws)
+            numbers |= self._criticise(made, truth, scenario, judged, shown, draws)
             total = total + numbers["critic"] + config.detail_weight * numbers["detail"]
         if config.pixel_weight:
-            numbers["pixels"] = self._pixels(made.clean, truth, 1 / (1 + age / config.own_history_trust), pure, draws)
+            numbers["pixels"] = self._compare_pixels(made.clean, truth, trust, pure, draws)
             total = total + config.pixel_weight * numbers["pixels"]
         if config.reader_weight:
             readable = pure & clip["known"] & ~hide[:, shape[1] :]
-            numbers |= self._read(made, history, clip, readable, draws)
+            numbers |= self._read_actions(made, history, clip, scenario, readable, draws)
             total = total + numbers["reader"] + config.reader_weight * numbers["obedience"]
         return total, numbers
 
@@ -240,19 +242,20 @@ class WorldStage:
         return _Made(clean, previous, usable, output.features, actions)
 
     def _criticise(
-        self, made: _Made, truth: Tensor, scenarios: list[str], judged: Tensor, shown: Tensor, draws: Draws
+        self, made: _Made, truth: Tensor, scenario: Tensor, judged: Tensor, shown: Tensor, draws: Draws
     ) -> dict[str, Tensor]:
         """The critic's own loss with the transformer's for frames ``judged (B, F)`` that do not look real, and the loss
         for their detail.
 
-        ``shown (B, F)``: where the critic also sees the frame before. The second loss has gradients of one size,
-        ``critic_weight`` times how well the critic can tell: it cannot run away, and who cannot tell does not pull.
+        ``scenario (B, F)`` are numbers; ``shown (B, F)`` is where the critic also sees the frame before. The second
+        loss has gradients of one size, ``critic_weight`` times how well the critic can tell: it cannot run away, and
+        who cannot tell does not pull.
         """
         noise = draws.randn((*truth.shape[:2], 3, *truth.shape[2:]))[judged]
         if not judged.any():
             return dict.fromkeys(("critic", "detail"), made.clean.sum() * 0.0)
         previous = (made.previous * shown[..., None, None, None])[judged]
-        frames, critic, scenario = unit_rms(made.clean[judged]), self.model.critic, self._numbers(scenarios, judged)
+        frames, critic, scenario = unit_rms(made.clean[judged]), self.model.critic, scenario[judged]
         with self._autocast():
             loss, sure = critic_loss(critic, truth[judged], frames, previous, scenario, noise)
             direction = towards_real(critic, frames, previous, scenario)
@@ -262,20 +265,16 @@ class WorldStage:
             "detail": detail_loss(frames, truth[judged], scenario),
         }
 
-    def _pixels(self, clean: Tensor, truth: Tensor, trust: Tensor, pure: Tensor, draws: Draws) -> Tensor:
-        """Mean logarithm of the squared error of some of the ``pure (B, F)`` frames, decoded; ``trust (F,)`` weighs."""
-        order = (draws.rand(pure.shape) * pure).flatten().argsort(descending=True)
-        chosen = order[: min(self.config.pixel_frames * len(pure), int(pure.sum()))]
+    def _compare_pixels(self, clean: Tensor, truth: Tensor, trust: Tensor, pure: Tensor, draws: Draws) -> Tensor:
+        """The loss on the pixels of some of the frames ``pure (B, F)``; ``trust (F,)`` weighs."""
+        count = min(self.config.pixel_frames * len(pure), int(pure.sum()))
+        chosen = (draws.rand(pure.shape) * pure).flatten().topk(count).indices
+        generated, real = (latents.flatten(0, 1)[chosen] for latents in (clean, truth))
         with self._autocast():
-            made = self.autoencoder.decode(unit_rms(clean.flatten(0, 1)[chosen]))
-            with torch.no_grad():
-                wanted = self.autoencoder.decode(truth.flatten(0, 1)[chosen])
-        error = (made.float() - wanted.float()).square().mean((1, 2, 3, 4))
-        weight = trust.expand_as(pure).flatten()[chosen]
-        return (weight * (error + LEAST_PIXEL_ERROR).log()).sum() / max(1, len(chosen))
+            return pixel_loss(self.autoencoder, generated, real, trust.expand_as(pure).flatten()[chosen])
 
-    def _read(
-        self, made: _Made, history: Tensor, clip: dict[str, Any], readable: Tensor, draws: Draws
+    def _read_actions(
+        self, made: _Made, history: Tensor, clip: dict[str, Any], scenario: Tensor, readable: Tensor, draws: Draws
     ) -> dict[str, Tensor]:
         """The reader's own loss, and that of frames ``readable (B, F)`` in which it reads something else than in true
         ones; ``history (B, F, C, h, w)`` is what was before it was corrupted."""
@@ -289,16 +288,10 @@ class WorldStage:
                 (truth[:, :-1][frames], truth[:, 1:][frames]),
                 (history[:, :-1][frames], unit_rms(made.clean[:, 1:][frames])),
                 clip["rows"][:, 1:][frames],
-                self._numbers(clip["scenarios"], frames),
+                scenario[:, 1:][frames],
                 noise,
             )
         return {"reader": own, "obedience": obedience}
-
-    def _numbers(self, scenarios: list[str], chosen: Tensor) -> Tensor:
-        """The numbers of the scenarios of frames ``chosen (B, F)``."""
-        names = self.model.transformer.scenarios
-        number = torch.tensor([names.index(name) for name in scenarios], device=chosen.device)
-        return number[:, None].expand_as(chosen)[chosen]
 
     def _head_losses(self, clip: dict[str, Any], features: Tensor, actions: RoutedActions, level: Tensor):
         """Losses of the heads on the history frames that are clear enough to be read."""
