@@ -106,6 +106,21 @@ def test_parts_of_a_bundle_can_begin_anew(episodes, trained, tmp_path):
     assert all(same for name, same in kept.items() if "experts" not in name)
 
 
+def test_pixels_count_where_few_frames_of_the_models_own_come_before(episodes, trained, tmp_path):
+    """An age that no frame has leaves them out altogether; with the first alone, something is learned from them."""
+    weights = {}
+    for name, changes in {
+        "without": ["--world-loss.pixel-weight", "0"],
+        "never": ["--world-loss.pixel-age", "-1"],
+        "true histories": ["--world-loss.pixel-age", "0"],
+    }.items():
+        whole = [*command(episodes, tmp_path / name), "--stages", "world", "--init-from", str(trained / "bundle")]
+        subprocess.run([*whole, "--world-loss.own-history-from", "0", *changes], check=True, capture_output=True)
+        weights[name] = load_file(tmp_path / name / "transformer/diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(weights["without"][part], value) for part, value in weights["never"].items())
+    assert any(not torch.equal(weights["without"][part], value) for part, value in weights["true histories"].items())
+
+
 def test_bad_arguments_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"stages: got \['dance'\]"):
         train(TrainArgs(stages=("dance",)))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from astra_gym.evaluation import following_tables
-from astra_gym.evaluation.bars import Bar, above, swap_cost
+from astra_gym.evaluation.bars import DRIVE, OTHERS, Bar, above, swap_cost
 from astra_gym.evaluation.markdown import table
 
 Values = dict[str, Any]
@@ -91,6 +91,7 @@ def _summary_table(judged: dict[str, Values]) -> str:
             if measured := values.get(part):
                 cells[place] = _numbers([measured[where][key] for where in ("true", "dream")])
         rows.append((name, cells))
+    rows += _demanded(judged)
     explained = (
         "On held-out scenes. PSNR of dreamt blocks against what truly came, below the autoencoder's ceiling and above "
         "two baselines: the last frame repeated, and another clip's actions. Sharpness as a share of true frames', "
@@ -98,6 +99,23 @@ def _summary_table(judged: dict[str, Values]) -> str:
         "the episode's end, read from true and from dreamt frames."
     )
     return f"{explained}\n\n{table('scenario', columns, rows)}"
+
+
+def _demanded(judged: dict[str, Values]) -> list[tuple[str, list[str]]]:
+    """Rows for the summary: what was aimed at, in Drive and elsewhere."""
+    rows = []
+    for name, demands, present in (
+        ("*aimed at, drive*", DRIVE, "drive" in judged),
+        ("*aimed at, others*", OTHERS, bool(judged.keys() - {"drive"})),
+    ):
+        decibels = [
+            f"{demands.ceiling:g}",
+            f"{demands.below_ceiling:g}",
+            f"{demands.above_copy:g} / {demands.above_shuffled[4]:g}",
+        ]
+        if present:
+            rows.append((name, [*decibels, "0.8 to 1.2 each", "0.8 / –", "0.8 / –"]))
+    return rows
 
 
 def _fidelity_table(fidelity: Values) -> str:

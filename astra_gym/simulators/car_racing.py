@@ -77,13 +77,15 @@ class DriverSkill:
     keys: bool = False
     """Steer, gas and brake all or nothing, as with a keyboard."""
     stunts: float = 0.0
-    """Chance at each block to begin a stunt: one action held for 4 to 16 blocks."""
+    """Chance at each block to begin a stunt: one action held for some blocks."""
+    longest_stunt: int = 16
+    """Blocks of the longest stunt; the shortest has 4."""
     runaway: bool = False
     """Leave the track and drive straight to the edge of the field."""
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> DriverSkill:
-        """Draw a driver: most follow the track smoothly; some hurry, use keys, try stunts, go wild or leave it."""
+        """Draw a driver: most follow the track smoothly; some hurry, use keys, try stunts or go wild, some leave it."""
         kind = str(rng.choice(list(_KINDS), p=[share for share, _, _ in _KINDS.values()]))
         _, top_speed, noise = _KINDS[kind]
         return cls(
@@ -93,16 +95,18 @@ class DriverSkill:
             noise=float(rng.uniform(0, noise)),
             offset=float(rng.uniform(0.5, 2.0) if kind == "wild" else rng.uniform(0, 0.7)),
             keys=kind == "keys",
-            stunts={"stunts": 0.04, "wild": 0.08}.get(kind, 0.0),
+            stunts={"stunts": 0.04, "wild": 0.08, "stubborn": 0.08}.get(kind, 0.0),
+            longest_stunt=40 if kind == "stubborn" else 16,
             runaway=kind == "runaway",
         )
 
 
 _KINDS = {
-    "smooth": (0.45, 60, 0.15),
-    "brisk": (0.22, 95, 0.15),
+    "smooth": (0.36, 60, 0.15),
+    "brisk": (0.18, 95, 0.15),
     "keys": (0.06, 60, 0.10),
-    "stunts": (0.12, 60, 0.15),
+    "stunts": (0.10, 60, 0.15),
+    "stubborn": (0.15, 60, 0.15),
     "wild": (0.05, 80, 0.50),
     "runaway": (0.10, 100, 0.15),
 }
@@ -142,7 +146,7 @@ class Driver:
             self._stunt = (blocks_left - 1, action)
             return action.copy()
         if rng.random() < skill.stunts:
-            self._stunt = (int(rng.integers(3, 16)), self._draw_stunt())
+            self._stunt = (int(rng.integers(3, skill.longest_stunt)), self._draw_stunt())
             return self._stunt[1].copy()
         if skill.runaway and self._block > self._leave_at:
             return self._leave_field()
@@ -150,7 +154,8 @@ class Driver:
 
     def _draw_stunt(self) -> np.ndarray:
         steer = self.rng.choice([-1.0, 0.0, 1.0, self.rng.uniform(-1, 1)])
-        gas, brake = [(0.0, 0.0), (1.0, 0.0), (0.5, 0.0), (0.0, 0.8), (0.1, 0.0)][self.rng.integers(5)]
+        some = self.rng.uniform(0.1, 0.8)
+        gas, brake = [(0.0, 0.0), (1.0, 0.0), (1.0, 0.0), (some, 0.0), (some, 0.0), (0.0, 0.8)][self.rng.integers(6)]
         return np.array([steer, gas, brake], np.float32)
 
     def _leave_field(self) -> np.ndarray:

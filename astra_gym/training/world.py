@@ -76,6 +76,9 @@ class WorldLossConfig:
     to, see :mod:`astra_gym.training.pixels`; 0 for not at all."""
     pixel_frames: int = 2
     """Frames that are decoded for it, times the clips of a batch."""
+    pixel_age: int = 4
+    """It counts where at most so many frames of the model's own come before: later the truth is no longer what follows,
+    and in its mean things fade."""
     low_noise_share: float = 0.08
     """Share of the targets whose noise level is uniform; the others lie towards 1."""
     own_history_from: float = 0.5
@@ -198,7 +201,7 @@ class WorldStage:
             numbers |= self._criticise(made, truth, scenario, judged, shown, draws)
             total = total + numbers["critic"] + config.detail_weight * numbers["detail"]
         if config.pixel_weight:
-            numbers["pixels"] = self._compare_pixels(made.clean, truth, trust, pure, draws)
+            numbers["pixels"] = self._compare_pixels(made.clean, truth, trust, pure & (age <= config.pixel_age), draws)
             total = total + config.pixel_weight * numbers["pixels"]
         if config.reader_weight:
             readable = pure & clip["known"] & ~hide[:, shape[1] :]
@@ -265,13 +268,15 @@ class WorldStage:
             "detail": detail_loss(frames, truth[judged], scenario),
         }
 
-    def _compare_pixels(self, clean: Tensor, truth: Tensor, trust: Tensor, pure: Tensor, draws: Draws) -> Tensor:
-        """The loss on the pixels of some of the frames ``pure (B, F)``; ``trust (F,)`` weighs."""
-        count = min(self.config.pixel_frames * len(pure), int(pure.sum()))
-        chosen = (draws.rand(pure.shape) * pure).flatten().topk(count).indices
+    def _compare_pixels(self, clean: Tensor, truth: Tensor, trust: Tensor, judged: Tensor, draws: Draws) -> Tensor:
+        """The loss on the pixels of some of the frames ``judged (B, F)``; ``trust (F,)`` weighs."""
+        if not judged.any():
+            return clean.sum() * 0.0
+        count = min(self.config.pixel_frames * len(judged), int(judged.sum()))
+        chosen = (draws.rand(judged.shape) * judged).flatten().topk(count).indices
         generated, real = (latents.flatten(0, 1)[chosen] for latents in (clean, truth))
         with self._autocast():
-            return pixel_loss(self.autoencoder, generated, real, trust.expand_as(pure).flatten()[chosen])
+            return pixel_loss(self.autoencoder, generated, real, trust.expand_as(judged).flatten()[chosen])
 
     def _read_actions(
         self, made: _Made, history: Tensor, clip: dict[str, Any], scenario: Tensor, readable: Tensor, draws: Draws
