@@ -85,7 +85,7 @@ class DriverSkill:
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> DriverSkill:
-        """Draw a driver: most follow the track smoothly; some hurry, use keys, try stunts or go wild, some leave it."""
+        """Draw a driver: most follow the track smoothly; some hurry, use keys, try stunts, go wild or leave it."""
         kind = str(rng.choice(list(_KINDS), p=[share for share, _, _ in _KINDS.values()]))
         _, top_speed, noise = _KINDS[kind]
         return cls(
@@ -95,18 +95,16 @@ class DriverSkill:
             noise=float(rng.uniform(0, noise)),
             offset=float(rng.uniform(0.5, 2.0) if kind == "wild" else rng.uniform(0, 0.7)),
             keys=kind == "keys",
-            stunts={"stunts": 0.04, "wild": 0.08, "stubborn": 0.08}.get(kind, 0.0),
-            longest_stunt=40 if kind == "stubborn" else 16,
+            stunts={"stunts": 0.04, "wild": 0.08}.get(kind, 0.0),
             runaway=kind == "runaway",
         )
 
 
 _KINDS = {
-    "smooth": (0.36, 60, 0.15),
-    "brisk": (0.18, 95, 0.15),
+    "smooth": (0.45, 60, 0.15),
+    "brisk": (0.22, 95, 0.15),
     "keys": (0.06, 60, 0.10),
-    "stunts": (0.10, 60, 0.15),
-    "stubborn": (0.15, 60, 0.15),
+    "stunts": (0.12, 60, 0.15),
     "wild": (0.05, 80, 0.50),
     "runaway": (0.10, 100, 0.15),
 }
@@ -154,8 +152,7 @@ class Driver:
 
     def _draw_stunt(self) -> np.ndarray:
         steer = self.rng.choice([-1.0, 0.0, 1.0, self.rng.uniform(-1, 1)])
-        some = self.rng.uniform(0.1, 0.8)
-        gas, brake = [(0.0, 0.0), (1.0, 0.0), (1.0, 0.0), (some, 0.0), (some, 0.0), (0.0, 0.8)][self.rng.integers(6)]
+        gas, brake = [(0.0, 0.0), (1.0, 0.0), (0.5, 0.0), (0.0, 0.8), (0.1, 0.0)][self.rng.integers(5)]
         return np.array([steer, gas, brake], np.float32)
 
     def _leave_field(self) -> np.ndarray:
@@ -207,3 +204,9 @@ def runaway_driver(env: gym.Env, seed: int) -> Driver:
     """A driver that leaves the track and soon the field, at speed; the same seed gives the same driver."""
     speed = np.random.default_rng([seed, 2]).uniform(50, 100)
     return Driver(env, DriverSkill(speed=float(speed), runaway=True), seed)
+
+
+def stubborn_driver(env: gym.Env, seed: int) -> Driver:
+    """A driver that often holds one action for up to 40 blocks, wherever it leads; the same seed gives the same one."""
+    speed = np.random.default_rng([seed, 3]).uniform(15, 60)
+    return Driver(env, DriverSkill(speed=float(speed), noise=0.1, stunts=0.08, longest_stunt=40), seed)
