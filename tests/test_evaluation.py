@@ -300,7 +300,9 @@ def test_the_readme_gets_a_summary_and_the_model_card_everything(joint, data, tm
         steps=(1,), drift_blocks=(1,), drift_worlds=1, parts=("fidelity", "drift"), output=output, write_docs=True,
     )  # fmt: skip
     evaluate(args)
-    assert "| camera |" in Path("README.md").read_text() and "fine detail" not in Path("README.md").read_text()
+    summary = Path("README.md").read_text()
+    assert "| camera |" in summary and "fine detail" not in summary
+    assert "| *aimed at, others* | 32 |" in summary and "aimed at, drive" not in summary
     assert "| camera |" in card.read_text() and "fine detail" in card.read_text()
     assert Path("docs/figures/dream_camera.png").stat().st_size > 0
 

@@ -115,3 +115,22 @@ def test_step_needs_a_reset(name):
     env = simulator(name)
     with pytest.raises(ResetNeeded):
         env.step(np.zeros(env.action_space.shape, np.float32))
+
+
+def test_a_stubborn_driver_holds_an_action_for_longer_than_others():
+    from astra_gym.simulators.car_racing import stubborn_driver
+
+    env = simulator("drive")
+    longest = []
+    for seed in (0, 0, 1):
+        env.reset(seed=seed)
+        driver = stubborn_driver(env, seed)
+        actions = []
+        for _ in range(80):
+            actions.append(driver())
+            if env.step(actions[-1])[2]:
+                break
+        changes = np.flatnonzero([*(np.diff(actions, axis=0) != 0).any(1), True])
+        longest.append(int(np.diff([-1, *changes]).max()))
+    env.close()
+    assert longest[0] == longest[1] and 16 < max(longest) <= 40

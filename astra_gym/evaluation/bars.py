@@ -26,6 +26,10 @@ class _Demands(NamedTuple):
 
 DRIVE = _Demands(ceiling=33, below_ceiling=1.5, above_copy=5, above_shuffled={4: 5, 8: 5})
 OTHERS = _Demands(ceiling=32, below_ceiling=2, above_copy=4, above_shuffled={4: 3})
+SHARPNESS = (0.8, 1.2)
+"""Of dreamt frames, as a share of true ones'."""
+READ = 0.8
+"""Correlation of the reward and F1 of the episode's end, on true frames."""
 
 
 def bars(figures: dict[str, Any]) -> list[Bar]:
@@ -52,6 +56,11 @@ def at_most(name: str, value: float, most: float) -> Bar:
     return Bar(name, value, f"at most {most:g}", value <= most)
 
 
+def within(name: str, value: float, least: float, most: float) -> Bar:
+    """A figure that must be neither smaller nor larger."""
+    return Bar(name, value, f"{least:g} to {most:g}", least <= value <= most)
+
+
 def _of_scenario(name: str, judged: dict[str, Any]) -> list[Bar]:
     found: list[Bar] = []
     if fidelity := judged.get("fidelity"):
@@ -59,12 +68,12 @@ def _of_scenario(name: str, judged: dict[str, Any]) -> list[Bar]:
     if drift := judged.get("drift"):
         for blocks, ratio in zip(drift["blocks"], drift["ratio_to_true"], strict=True):
             what = f"sharpness after {blocks} block{'s' * (blocks > 1)}, dream / true"
-            found.append(Bar(what, ratio, "0.8 to 1.2", 0.8 <= ratio <= 1.2))
+            found.append(within(what, ratio, *SHARPNESS))
     if reward := judged.get("reward"):
         value = reward["true"]["correlation_per_block"]
-        found.append(at_least("reward on true frames, correlation per block", value, 0.8))
+        found.append(at_least("reward on true frames, correlation per block", value, READ))
     if termination := judged.get("termination"):
-        found.append(at_least("termination on true frames, F1", termination["true"]["f1"], 0.8))
+        found.append(at_least("termination on true frames, F1", termination["true"]["f1"], READ))
     if control := judged.get("control"):
         for key, what in {"opposite_turns": "left and right are opposite", "gas_faster": "gas beats brake"}.items():
             found.append(at_least(f"{what}, share of starts", control["dream"][key], 0.9))

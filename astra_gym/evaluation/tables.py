@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from astra_gym.evaluation import following_tables
-from astra_gym.evaluation.bars import DRIVE, OTHERS, Bar, above, swap_cost
+from astra_gym.evaluation.bars import DRIVE, OTHERS, READ, SHARPNESS, Bar, above, swap_cost
 from astra_gym.evaluation.markdown import table
 
 Values = dict[str, Any]
@@ -105,16 +105,19 @@ def _demanded(judged: dict[str, Values]) -> list[tuple[str, list[str]]]:
     """Rows for the summary: what was aimed at, in Drive and elsewhere."""
     rows = []
     for name, demands, present in (
-        ("*aimed at, drive*", DRIVE, "drive" in judged),
-        ("*aimed at, others*", OTHERS, bool(judged.keys() - {"drive"})),
+        ("drive", DRIVE, "drive" in judged),
+        ("others", OTHERS, bool(judged.keys() - {"drive"})),
     ):
-        decibels = [
+        cells = [
             f"{demands.ceiling:g}",
             f"{demands.below_ceiling:g}",
             f"{demands.above_copy:g} / {demands.above_shuffled[4]:g}",
+            f"{SHARPNESS[0]:g} to {SHARPNESS[1]:g} each",
+            f"{READ:g} / –",
+            f"{READ:g} / –",
         ]
         if present:
-            rows.append((name, [*decibels, "0.8 to 1.2 each", "0.8 / –", "0.8 / –"]))
+            rows.append((f"*aimed at, {name}*", cells))
     return rows
 
 
