@@ -152,12 +152,16 @@ def test_muon_updates_convolutions_in_place():
     assert model[0].weight.grad is None
 
 
+@pytest.mark.parametrize("bf16", [True, False])
 @pytest.mark.parametrize("shape", [(24, 40), (40, 24)])
-def test_muon_updates_as_torchs_does(shape):
+def test_muon_updates_as_torchs_does(shape, bf16):
     torch.manual_seed(0)
     start = torch.randn(shape)
     own, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
-    optimizers = Muon([own], lr=0.02, weight_decay=0.1), torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1)
+    optimizers = (
+        Muon([own], lr=0.02, weight_decay=0.1, bf16=bf16),
+        torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1),
+    )
     for _ in range(3):
         own.grad = theirs.grad = torch.randn(shape)
         for optimizer in optimizers:

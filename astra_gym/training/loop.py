@@ -44,6 +44,8 @@ class Stage(Protocol):
     """One thing to train. Batches and noise come from ``draws`` alone, so that a step can be repeated exactly."""
 
     name: str
+    bf16: bool
+    """Whether it computes in bfloat16; the optimizer then does, too."""
 
     @property
     def model(self) -> nn.Module:
@@ -74,7 +76,7 @@ def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.devi
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{stage.name}.pt"
     model = stage.model
-    optimizers = make_optimizers(model, config.lr, config.muon_lr, config.weight_decay)
+    optimizers = make_optimizers(model, config.lr, config.muon_lr, config.weight_decay, stage.bf16)
     average = MovingAverage(model, config.ema_decay)
     first = 0
     if checkpoint.exists():

@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from astra_gym.precision import native_dtype
+from astra_gym.precision import computes_in_bf16
 
 
 class Muon(torch.optim.Muon):
-    """torch's Muon for weights of any shape, in the numbers that the device is made for.
+    """torch's Muon for weights of any shape, in bfloat16 or float32.
 
     Convolutions are updated as matrices of output by input. torch's own iteration always computes in bfloat16, which
     takes a processor without it fifty times as long as float32.
     """
 
-    def __init__(self, weights: list[nn.Parameter], lr: float, weight_decay: float):
-        self.weights = weights
+    def __init__(self, weights: list[nn.Parameter], lr: float, weight_decay: float, bf16: bool):
+        self.weights, self.dtype = weights, torch.bfloat16 if bf16 else torch.float32
         super().__init__(
             [nn.Parameter(weight.detach().flatten(1)) for weight in weights], lr=lr, weight_decay=weight_decay
         )
@@ -35,7 +35,7 @@ class Muon(torch.optim.Muon):
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(gradient)
             average = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
-            update = _orthogonal(gradient.lerp(average, group["momentum"]), group)
+            update = _orthogonal(gradient.lerp(average, group["momentum"]), group, self.dtype)
             rows, columns = matrix.shape
             matrix.mul_(1 - group["lr"] * group["weight_decay"])
             matrix.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
@@ -46,12 +46,12 @@ class Muon(torch.optim.Muon):
             weight.grad = None
 
 
-def _orthogonal(matrix: Tensor, group: dict[str, Any]) -> Tensor:
+def _orthogonal(matrix: Tensor, group: dict[str, Any], dtype: torch.dtype) -> Tensor:
     """``matrix`` with singular values near 1: the Newton-Schulz iteration of Muon (Jordan et al. 2024,
     https://kellerjordan.github.io/posts/muon/)."""
     a, b, c = group["ns_coefficients"]
     wide = matrix.shape[0] <= matrix.shape[1]
-    x = (matrix if wide else matrix.T).to(native_dtype(matrix.device))
+    x = (matrix if wide else matrix.T).to(dtype)
     x = x / x.norm().clamp(min=group["eps"])
     for _ in range(group["ns_steps"]):
         gram = x @ x.T
@@ -69,11 +69,14 @@ def _is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
     return weight.ndim == 2 and "blocks." in name and "scale_shift_table" not in name
 
 
-def make_optimizers(model: nn.Module, lr: float, muon_lr: float = 0.0, weight_decay: float = 0.01):
+def make_optimizers(
+    model: nn.Module, lr: float, muon_lr: float = 0.0, weight_decay: float = 0.01, bf16: bool | None = None
+):
     """AdamW, and Muon for convolutions and the transformer blocks' matrices where ``muon_lr`` is positive; parameters
     named ``critic.*`` have AdamW at :data:`CRITIC_RATE` times its rate.
 
-    Every parameter group carries its peak rate as ``peak_lr``.
+    Every parameter group carries its peak rate as ``peak_lr``. ``bf16`` is whether Muon computes in bfloat16, None for
+    where the device is made for it.
     """
     muon: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
@@ -92,7 +95,7 @@ def make_optimizers(model: nn.Module, lr: float, muon_lr: float = 0.0, weight_de
     groups += [{"params": critic, "weight_decay": weight_decay, "lr": CRITIC_RATE * lr}] if critic else []
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True)]
     if muon:
-        optimizers.append(Muon(muon, muon_lr, weight_decay))
+        optimizers.append(Muon(muon, muon_lr, weight_decay, computes_in_bf16(muon[0].device, bf16)))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
