@@ -43,7 +43,7 @@ def stages_of(world: World) -> list[Watched]:
         Watched("commit to history", world.dynamics, "commit"),
         Watched(None, world.bundle.transformer, "predict"),
         Watched("heads", world.bundle.heads, "forward"),
-        Watched("decoder", world, "decode"),
+        Watched("decoder", world, "_pixels"),
     ]
 
 
@@ -132,7 +132,7 @@ def judge_stages(env: gym.Env | gym.vector.VectorEnv, steps: int) -> dict[str, A
         if isinstance(env, gym.Env) and any(ended):
             env.reset()
     stages_by_time = sorted(watch.own, key=watch.own.__getitem__, reverse=True)
-    total, decode = watch.whole["env",], ("env", "step", "decode")
+    total, decode = watch.whole["env",], ("env", "step", "_pixels")
     predicting, committing = (("env", "step", caller, "predict") for caller in ("generate", "commit"))
     seconds = watch.whole[predicting] + watch.whole[committing]
     products = watch.calls[predicting] * multiply_adds(world)
