@@ -177,11 +177,11 @@ class World:
         noise = self._temperatures * self._noise(everyone)
         latents = self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden)
         spread = self._spread(latents, plan, hidden, draws) if draws > 1 else None
-        pixels = self._pixels(latents) if decode else None
+        pixels = self._start_decoding(latents) if decode else None  # a GPU copies them while the block is committed
         reward, terminated = self._remember(latents, plan)
         routing = actions.weights.float()
         return WorldStep(
-            frames=np.empty(0, np.uint8) if pixels is None else self._written(pixels, out),
+            frames=np.empty(0, np.uint8) if pixels is None else self._finish_decoding(pixels, out),
             latents=latents.float(),
             reward=reward,
             terminated=terminated,
@@ -238,15 +238,15 @@ class World:
     @torch.inference_mode()
     def decode(self, latents: Tensor, out: np.ndarray | None = None) -> np.ndarray:
         """Latents (n, C, h, w) to frames uint8 (n, K, H, W, 3), which are written into ``out`` if it is given."""
-        return self._written(self._pixels(latents), out)
+        return self._finish_decoding(self._start_decoding(latents), out)
 
-    def _pixels(self, latents: Tensor) -> Tensor:
-        """Frames of latents in the processor's memory; a GPU may still be busy with them, see :meth:`_written`."""
+    def _start_decoding(self, latents: Tensor) -> Tensor:
+        """Frames of latents in main memory, which a GPU may fill only later: :meth:`_finish_decoding` waits."""
         frames = to_pixels(self._decode(latents.to(self.device, self.bundle.autoencoder.dtype)))
         return frames.to("cpu", non_blocking=self.device.type == "cuda")
 
-    def _written(self, pixels: Tensor, out: np.ndarray | None) -> np.ndarray:
-        """Wait for the frames of :meth:`_pixels` and write them into ``out``, or into a new array."""
+    def _finish_decoding(self, pixels: Tensor, out: np.ndarray | None) -> np.ndarray:
+        """Wait for the frames of :meth:`_start_decoding` and write them into ``out``, or into a new array."""
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
         if out is None:

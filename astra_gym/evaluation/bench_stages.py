@@ -43,7 +43,8 @@ def stages_of(world: World) -> list[Watched]:
         Watched("commit to history", world.dynamics, "commit"),
         Watched(None, world.bundle.transformer, "predict"),
         Watched("heads", world.bundle.heads, "forward"),
-        Watched("decoder", world, "_pixels"),
+        Watched("decoder", world, "_start_decoding"),
+        Watched("decoder", world, "_finish_decoding"),
     ]
 
 
@@ -132,7 +133,9 @@ def judge_stages(env: gym.Env | gym.vector.VectorEnv, steps: int) -> dict[str, A
         if isinstance(env, gym.Env) and any(ended):
             env.reset()
     stages_by_time = sorted(watch.own, key=watch.own.__getitem__, reverse=True)
-    total, decode = watch.whole["env",], ("env", "step", "_pixels")
+    total = watch.whole["env",]
+    started, finished = (("env", "step", name) for name in ("_start_decoding", "_finish_decoding"))
+    decoding = watch.whole[started] + watch.whole[finished]
     predicting, committing = (("env", "step", caller, "predict") for caller in ("generate", "commit"))
     seconds = watch.whole[predicting] + watch.whole[committing]
     products = watch.calls[predicting] * multiply_adds(world)
@@ -143,7 +146,7 @@ def judge_stages(env: gym.Env | gym.vector.VectorEnv, steps: int) -> dict[str, A
         "milliseconds": {stage: 1000 * watch.own[stage] / steps for stage in stages_by_time},
         "total_milliseconds": 1000 * total / steps,
         "outside_share": watch.own[OUTSIDE] / total,
-        "decode_milliseconds": 1000 * watch.whole[decode] / max(1, watch.calls[decode]),
+        "decode_milliseconds": 1000 * decoding / max(1, watch.calls[started]),
         "transformer_passes": (watch.calls[predicting] + watch.calls[committing]) / steps,
         "transformer_milliseconds": 1000 * seconds / steps,
         "transformer_gflops": 2e-9 * products / seconds,
