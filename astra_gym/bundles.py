@@ -247,6 +247,7 @@ def load_bundle(
             module = module.to(target)
         modules[name] = module.eval().requires_grad_(False)
     modules["transformer"].fuse(int8)
+    modules["autoencoder"].fuse()
     try:
         starts = {path.stem: StartBank.load(path) for path in sorted((folder / "starts").glob("*.safetensors"))}
     except SafetensorError as error:

@@ -42,6 +42,7 @@ def test_every_part_is_measured_and_written(benched):
     start = found["start"]
     assert 0 < start["make_seconds"] < start["first_frame_seconds"] < start["first_step_seconds"]
     assert start["block_milliseconds_p50"] <= start["block_milliseconds_p95"] <= start["block_milliseconds_most"]
+    assert start["product_p95_over_p50"] >= 1
     assert len(start["memory_megabytes"]) == 10
     assert [process["worlds"] for process in found["memory"]["processes"]] == [1, 2]
     assert (folder / "bench.md").read_text() == f"{text}\n"

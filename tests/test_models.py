@@ -5,9 +5,10 @@ import torch
 
 from astra_gym.memory import HistoryMemory, corrupt, training_mask
 from astra_gym.models.action_experts import RoutedActions, load_balancing_loss, specialisation_loss
+from astra_gym.models.attention import attend
 from astra_gym.models.autoencoder import BlockAutoencoder, to_model, to_pixels
 from astra_gym.models.heads import RewardHeads
-from astra_gym.models.layers import Linear, can_quantize
+from astra_gym.models.layers import Conv2d, Linear, can_quantize
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.sampler import Dynamics, FlowConfig, predict_clean, schedule
 
@@ -170,6 +171,35 @@ def test_packed_layer_computes_the_same(gelu, dtype, tolerance):
     plain = layer(x)
     layer.pack()
     torch.testing.assert_close(layer(x), plain, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize(("kernel_size", "groups"), [(3, 1), (3, 24), (1, 1)])
+def test_packed_convolution_computes_the_same(kernel_size, groups, silu, dtype, tolerance):
+    layer = Conv2d(24, 24, kernel_size, padding=kernel_size // 2, groups=groups, silu=silu)
+    layer = layer.to(dtype).requires_grad_(False)
+    x, base = torch.randn(2, 3, 24, 6, 6).to(dtype).unbind()
+    x = x.to(memory_format=torch.channels_last)
+    plain, added = layer(x), layer(x, base=base)
+    torch.testing.assert_close(added, base + plain)
+    layer.pack()
+    torch.testing.assert_close(layer(x), plain, atol=tolerance, rtol=tolerance)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        again = base.clone(memory_format=layout)
+        torch.testing.assert_close(layer(x, base=again), added, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("worlds", [1, 8])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_of_many_worlds_is_that_of_one(masked, worlds):
+    q = torch.randn(worlds, 2, 17, 64).bfloat16()
+    k, v = torch.randn(2, worlds, 2, 40, 64).bfloat16().unbind()
+    mask = torch.rand(worlds, 1, 1, 40) < 0.7 if masked else None
+    with torch.inference_mode():
+        result = attend(q, k, v, mask)
+    exact = torch.nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double(), attn_mask=mask)
+    torch.testing.assert_close(result.double(), exact, atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.skipif(not can_quantize(), reason="this PyTorch has no product of 8-bit integers")

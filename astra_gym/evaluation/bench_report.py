@@ -131,6 +131,7 @@ def _facts(found: Values) -> list[tuple[str, list[str]]]:
                 f"ms of a block over {start['steps']} steps, p50 / p95 / most",
                 [" / ".join(f"{start[f'block_milliseconds_{key}']:.1f}" for key in ("p50", "p95", "most"))],
             ),
+            ("p95 / p50 of as many matrix products, each as long, in turns", [f"{start['product_p95_over_p50']:.2f}"]),
             (f"MB by which memory grows from a tenth of {start['steps']} steps to the end", [f"{_growth(start):z.1f}"]),
         ]
     if memory := found.get("memory"):
@@ -186,7 +187,7 @@ def _plot(figures: Values, path: Path) -> None:
     from matplotlib.figure import Figure
 
     scenarios = figures["scenarios"]
-    figure = Figure(figsize=(11, 4.4 * len(scenarios)), dpi=120, layout="constrained")
+    figure = Figure(figsize=(13, 4.4 * len(scenarios)), dpi=120, layout="constrained")
     axes = figure.subplots(len(scenarios), 2, squeeze=False, width_ratios=(3, 2))
     for (scenario, found), (left, right) in zip(scenarios.items(), axes, strict=True):
         _plot_race(left, scenario, found.get("race", []))
@@ -216,7 +217,7 @@ def _plot_race(axes: Any, scenario: str, race: list[Values]) -> None:
     axes.minorticks_off()
     axes.grid(alpha=0.3, which="both")
     if race:
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _plot_stages(axes: Any, stages: list[Values]) -> None:

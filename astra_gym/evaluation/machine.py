@@ -23,8 +23,8 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
-def median_seconds(work: Callable[[], object], times: int, device: torch.device) -> float:
-    """Median of so many runs, each until the device has finished."""
+def seconds_of(work: Callable[[], object], times: int, device: torch.device) -> list[float]:
+    """Seconds of each of so many runs, each until the device has finished."""
     seconds = []
     for _ in range(times):
         begin = time.perf_counter()
@@ -32,7 +32,12 @@ def median_seconds(work: Callable[[], object], times: int, device: torch.device)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - begin)
-    return sorted(seconds)[times // 2]
+    return seconds
+
+
+def median_seconds(work: Callable[[], object], times: int, device: torch.device) -> float:
+    """Median of so many runs, each until the device has finished."""
+    return sorted(seconds_of(work, times, device))[times // 2]
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> float:
@@ -42,6 +47,18 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> fl
     times = min(100, max(3, int(0.5 / median_seconds(lambda: a @ b, 3, device))))  # a processor may emulate bfloat16
     median_seconds(lambda: a @ b, times, device)  # warms up: wide units start slowly
     return 2 * size**3 / median_seconds(lambda: a @ b, times, device)
+
+
+def steadiness(seconds: float, times: int, device: torch.device) -> list[float]:
+    """The machine's own jitter: seconds of each of so many runs of matrix products that take about ``seconds``."""
+    a, b = (torch.randn(512, 512, device=device) for _ in range(2))
+    products = max(1, round(seconds / median_seconds(lambda: a @ b, 5, device)))
+
+    def run() -> None:
+        for _ in range(products):
+            a @ b
+
+    return seconds_of(run, times, device)
 
 
 def measure_memory(work: Callable[[], object]) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from astra_gym.models.base import ConfigMixin, ModelMixin, register_to_config
+from astra_gym.models.layers import Conv2d
 
 
 class ResidualBlock(nn.Module):
@@ -14,13 +15,13 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_in = Conv2d(channels, channels, 3, padding=1, silu=True)
+        self.conv_out = Conv2d(channels, channels, 3, padding=1)
         for parameter in self.conv_out.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv_out(F.silu(self.conv_in(F.silu(x))))
+        return self.conv_out(self.conv_in(F.silu(x)), base=x)
 
 
 class BlockAutoencoder(ModelMixin, ConfigMixin):
@@ -52,27 +53,34 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         wide, wider = encoder_channels
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(4),
-            nn.Conv2d(16 * pixels, wide, 3, padding=1),
+            Conv2d(16 * pixels, wide, 3, padding=1),
             ResidualBlock(wide),
             ResidualBlock(wide),
-            nn.Conv2d(wide, wider, 4, stride=2, padding=1),
+            Conv2d(wide, wider, 4, stride=2, padding=1),
             ResidualBlock(wider),
             ResidualBlock(wider),
             nn.SiLU(),
-            nn.Conv2d(wider, latent_channels, 1),
+            Conv2d(wider, latent_channels, 1),
         )
 
         layers: list[nn.Module] = []
         width_in = latent_channels
         for width, blocks in zip(decoder_channels, decoder_blocks, strict=True):
             if layers:
-                layers += [nn.Conv2d(width_in, 4 * width, 1), nn.PixelShuffle(2)]
+                layers += [Conv2d(width_in, 4 * width, 1), nn.PixelShuffle(2)]
             else:
-                layers.append(nn.Conv2d(width_in, width, 3, padding=1))
+                layers.append(Conv2d(width_in, width, 3, padding=1))
             layers += [ResidualBlock(width) for _ in range(blocks)]
             width_in = width
-        layers += [nn.SiLU(), nn.Conv2d(width_in, 4 * pixels, 3, padding=1), nn.PixelShuffle(2)]
+        layers += [nn.SiLU(), Conv2d(width_in, 4 * pixels, 3, padding=1), nn.PixelShuffle(2)]
         self.decoder = nn.Sequential(*layers)
+
+    def fuse(self) -> BlockAutoencoder:
+        """Prepare the decoder for inference. Its weights must not change afterwards, nor move."""
+        for module in self.decoder.modules():
+            if isinstance(module, Conv2d):
+                module.pack()
+        return self
 
     def encode(self, blocks: Tensor) -> Tensor:
         """Frames in [-1, 1], ``(B, K, 3, H, W)``, to latents ``(B, C, H/8, W/8)``."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from astra_gym.models.action_experts import ActionEncoder, ActionExperts, RoutedActions, join_experts
 from astra_gym.models.attention import Attention, KeysValues, LayerCache, Rotary
 from astra_gym.models.base import ConfigMixin, ModelMixin, apply_forward_hook, register_to_config
-from astra_gym.models.layers import Linear
+from astra_gym.models.layers import Conv2d, Linear
 from astra_gym.models.packing import HistoryEmbedding, plan_packing, token_layout
 
 
@@ -34,7 +34,7 @@ class FeedForward(nn.Module):
         self.linear_out = Linear(hidden_dim, dim)
         self.local_grid = local_grid
         if local_grid is not None:
-            self.local_mix = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+            self.local_mix = Conv2d(dim, dim, 3, padding=1, groups=dim)
             for parameter in self.local_mix.parameters():
                 nn.init.zeros_(parameter)
 
@@ -477,6 +477,8 @@ class AstraTransformer(ModelMixin, ConfigMixin):
         for name, module in self.named_modules():
             if isinstance(module, Linear):
                 module.pack(int8 and name.startswith("blocks."))
+            elif isinstance(module, Conv2d):
+                module.pack()
         return self
 
     def _forward_packed(
