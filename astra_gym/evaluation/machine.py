@@ -51,12 +51,12 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> fl
 
 def steadiness(seconds: float, times: int, device: torch.device) -> list[float]:
     """The machine's own jitter: seconds of each of so many runs of matrix products that take about ``seconds``."""
-    a, b = (torch.randn(512, 512, device=device) for _ in range(2))
-    products = max(1, round(seconds / median_seconds(lambda: a @ b, 5, device)))
+    a, b, result = torch.randn(3, 512, 512, device=device)
+    products = max(1, round(seconds / median_seconds(lambda: torch.mm(a, b, out=result), 5, device)))
 
     def run() -> None:
         for _ in range(products):
-            a @ b
+            torch.mm(a, b, out=result)
 
     return seconds_of(run, times, device)
 

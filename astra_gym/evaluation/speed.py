@@ -69,7 +69,10 @@ def measure_speed(world: str | Path, device: str = "cpu", scenario: str = "drive
 
 
 def _alone(world: str, device: str, scenario: str, steps: int) -> dict[str, Any]:
-    """One environment with default settings; its clock begins before torch is imported."""
+    """One environment with default settings; its clock begins before torch is imported.
+
+    Before its steps and after them, half as many runs of matrix products are timed, each about as long as a block.
+    """
     import gymnasium as gym
 
     import astra_gym  # noqa: F401
@@ -89,7 +92,16 @@ def _alone(world: str, device: str, scenario: str, steps: int) -> dict[str, Any]
         "first_block_milliseconds": 1000 * (first_step - first_frame),
         "steps": steps,
     }
-    return figures | _steps(env, steps, beside=device)
+    import torch
+
+    from astra_gym.evaluation.machine import steadiness
+
+    def products() -> list[float]:
+        return steadiness(first_step - first_frame, max(1, steps // 2), torch.device(device))
+
+    before, stepped, after = products(), _steps(env, steps), products()
+    jitter = np.percentile(before + after, 95) / np.median(before + after)
+    return figures | stepped | {"product_p95_over_p50": float(jitter)}
 
 
 def _simulator(world: str, device: str, scenario: str, steps: int) -> dict[str, Any]:
@@ -108,21 +120,11 @@ def _simulator(world: str, device: str, scenario: str, steps: int) -> dict[str, 
     return _steps(env, steps)
 
 
-def _steps(env: Any, steps: int, beside: str | None = None) -> dict[str, Any]:
-    """Random actions; an episode that ends begins anew, off the clock. The memory is that at each tenth's end.
-
-    Then also as many runs of matrix products as steps, each about as long as one, are timed on the device ``beside``.
-    """
+def _steps(env: Any, steps: int) -> dict[str, Any]:
+    """Random actions; an episode that ends begins anew, off the clock. The memory is that at each tenth's end."""
     from astra_gym.evaluation.machine import memory
 
-    if beside:
-        import torch
-
-        from astra_gym.evaluation.machine import steadiness
-
-        device = torch.device(beside)
-        steadiness(0.01, 1, device)  # what products need of memory is needed before the first mark
-    seconds, megabytes, products = [], [], []
+    seconds, megabytes = [], []
     marks = {round(tenth * steps / TENTHS) for tenth in range(1, TENTHS + 1)}
     for step in range(1, steps + 1):
         action = env.action_space.sample()
@@ -133,12 +135,9 @@ def _steps(env: Any, steps: int, beside: str | None = None) -> dict[str, Any]:
             env.reset()
         if step in marks:
             megabytes.append(1e-6 * memory("VmRSS"))
-            if beside:
-                products += steadiness(float(np.median(seconds)), max(1, steps // TENTHS), device)
     env.close()
     p50, p95 = np.percentile(seconds, [50, 95])
-    jitter = {"product_p95_over_p50": float(np.percentile(products, 95) / np.median(products))} if products else {}
-    return jitter | {
+    return {
         "frames_per_second": FRAMES * steps / sum(seconds),
         "block_milliseconds_p50": 1000 * float(p50),
         "block_milliseconds_p95": 1000 * float(p95),
