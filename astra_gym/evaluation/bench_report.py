@@ -131,7 +131,10 @@ def _facts(found: Values) -> list[tuple[str, list[str]]]:
                 f"ms of a block over {start['steps']} steps, p50 / p95 / most",
                 [" / ".join(f"{start[f'block_milliseconds_{key}']:.1f}" for key in ("p50", "p95", "most"))],
             ),
-            ("p95 / p50 of as many matrix products, each as long, before and after", [f"{start['product_p95_over_p50']:.2f}"]),
+            (
+                "p95 / p50 of as many matrix products, each as long, before and after",
+                [f"{start['product_p95_over_p50']:.2f}"],
+            ),
             (f"MB by which memory grows from a tenth of {start['steps']} steps to the end", [f"{_growth(start):z.1f}"]),
         ]
     if memory := found.get("memory"):
