@@ -86,8 +86,7 @@ class Conv2d(nn.Conv2d):
         if self._packed is not None and not torch.compiler.is_compiling():
             layout = (self._packed, self.bias, self.padding, self.stride, self.dilation, self.groups)
             if base is not None and not self.silu:
-                sum_up = ("add", None, None, [], None)
-                return torch.ops.mkldnn._convolution_pointwise_.binary(base, x, *layout, *sum_up)
+                return torch.ops.mkldnn._convolution_pointwise_.binary(base, x, *layout, "add", None, None, [], None)
             x = torch.ops.mkldnn._convolution_pointwise(x, *layout, "swish" if self.silu else "none", [], "")
         else:
             x = super().forward(x)
