@@ -83,7 +83,7 @@ class HistoryMemory:
         return [_LayerView(keys, values) for keys, values in zip(self.keys, self.values, strict=True)]
 
     def mask(self) -> Tensor | None:
-        """Boolean ``(B or 1, 1, 1, keys)`` of the slots in use, None if all are."""
+        """What attention adds to scores, ``(B or 1, 1, 1, keys)``: 0 for slots in use, else -inf; None if all are."""
         if self._least >= self.window + self.summary_window:
             return self._full_mask
         device, count = self.count.device, self.count[:, None]
@@ -95,9 +95,10 @@ class HistoryMemory:
         return self._with_the_rest(torch.cat([recent, summary], 1))
 
     def _with_the_rest(self, in_use: Tensor) -> Tensor:
-        """Unused slots and those of the frame under way, after ``(B, slots)``."""
+        """The mask of slots in use ``(B, slots)``, with the unused ones and those of the frame under way after them."""
         in_use = F.pad(in_use, (0, self._unused), value=False)
-        return F.pad(in_use, (0, self.tokens), value=True)[:, None, None]
+        in_use = F.pad(in_use, (0, self.tokens), value=True)[:, None, None]
+        return torch.zeros(in_use.shape, dtype=self.keys.dtype, device=in_use.device).masked_fill_(~in_use, -torch.inf)
 
     def commit(self) -> None:
         """Keep the frame under way, whose keys and values a forward pass has just put into the last slots.

@@ -49,7 +49,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> fl
     return 2 * size**3 / median_seconds(lambda: a @ b, times, device)
 
 
-def steadiness(seconds: float, times: int, device: torch.device) -> list[float]:
+def product_seconds(seconds: float, times: int, device: torch.device) -> list[float]:
     """The machine's own jitter: seconds of each of so many runs of matrix products that take about ``seconds``."""
     a, b, result = torch.randn(3, 512, 512, device=device)
     products = max(1, round(seconds / median_seconds(lambda: torch.mm(a, b, out=result), 5, device)))

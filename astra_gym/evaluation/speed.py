@@ -94,10 +94,10 @@ def _alone(world: str, device: str, scenario: str, steps: int) -> dict[str, Any]
     }
     import torch
 
-    from astra_gym.evaluation.machine import steadiness
+    from astra_gym.evaluation.machine import product_seconds
 
     def products() -> list[float]:
-        return steadiness(first_step - first_frame, max(1, steps // 2), torch.device(device))
+        return product_seconds(first_step - first_frame, max(1, steps // 2), torch.device(device))
 
     before, stepped, after = products(), _steps(env, steps), products()
     jitter = np.percentile(before + after, 95) / np.median(before + after)

@@ -53,14 +53,14 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         wide, wider = encoder_channels
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(4),
-            Conv2d(16 * pixels, wide, 3, padding=1),
+            nn.Conv2d(16 * pixels, wide, 3, padding=1),
             ResidualBlock(wide),
             ResidualBlock(wide),
-            Conv2d(wide, wider, 4, stride=2, padding=1),
+            nn.Conv2d(wide, wider, 4, stride=2, padding=1),
             ResidualBlock(wider),
             ResidualBlock(wider),
             nn.SiLU(),
-            Conv2d(wider, latent_channels, 1),
+            nn.Conv2d(wider, latent_channels, 1),
         )
 
         layers: list[nn.Module] = []

@@ -98,7 +98,7 @@ class AstraBlock(nn.Module):
                 ``(B, F, 6, dim)``.
             rotary: of all F * S tokens.
             context: keys and values of the text, or None.
-            mask: boolean attention mask over the F * S tokens (and history), or None.
+            mask: attention mask over the F * S tokens (and history), or None.
             cache: keys and values of history, or None.
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unsqueeze(3).unbind(2)
@@ -389,7 +389,7 @@ class AstraTransformer(ModelMixin, ConfigMixin):
                 window, see :func:`astra_gym.models.packing.window_rows`.
             times: index in time of each frame, ``(B, F)``; only differences matter (causal).
             previous: the latent frame before each, ``(B, F, C, H, W)``, zeros where there is none (causal).
-            mask: boolean ``(tokens, keys)`` or ``(B, 1, tokens, keys)``; True may be attended to (causal).
+            mask: boolean, or added to scores, ``(tokens, keys)`` or ``(B, 1, tokens, keys)`` (causal).
             caches: for each layer the keys and values of history (causal).
             context: of :meth:`embed_text`, for cross-attention.
             history: of :meth:`pack` (packed).
