@@ -76,7 +76,7 @@ def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.devi
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{stage.name}.pt"
     model = stage.model
-    optimizers = make_optimizers(model, config.lr, config.muon_lr, config.weight_decay, stage.bf16)
+    optimizers = make_optimizers(model, config.lr, config.muon_lr, config.weight_decay, stage.bf16, accelerator)
     average = MovingAverage(model, config.ema_decay)
     first = 0
     if checkpoint.exists():

@@ -5,20 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from astra_gym.precision import computes_in_bf16
+from astra_gym.training.parallel import map_in_shares
 
 
 class Muon(torch.optim.Muon):
     """torch's Muon for weights of any shape, in bfloat16 or float32.
 
     Convolutions are updated as matrices of output by input. torch's own iteration always computes in bfloat16, which
-    takes a processor without it fifty times as long as float32.
+    takes a processor without it fifty times as long as float32. Processes of one ``accelerator`` share the work.
     """
 
-    def __init__(self, weights: list[nn.Parameter], lr: float, weight_decay: float, bf16: bool):
+    def __init__(
+        self,
+        weights: list[nn.Parameter],
+        lr: float,
+        weight_decay: float,
+        bf16: bool,
+        accelerator: Accelerator | None = None,
+    ):
         self.weights, self.dtype = weights, torch.bfloat16 if bf16 else torch.float32
+        self.accelerator = accelerator
         super().__init__(
             [nn.Parameter(weight.detach().flatten(1)) for weight in weights], lr=lr, weight_decay=weight_decay
         )
@@ -27,6 +37,7 @@ class Muon(torch.optim.Muon):
     def step(self, closure=None):
         """One update; ``closure`` is not supported."""
         (group,) = self.param_groups
+        moved, directions = [], []
         for weight, matrix in zip(self.weights, group["params"], strict=True):
             if weight.grad is None:
                 continue
@@ -35,7 +46,10 @@ class Muon(torch.optim.Muon):
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(gradient)
             average = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
-            update = _orthogonal(gradient.lerp(average, group["momentum"]), group, self.dtype)
+            moved.append(matrix)
+            directions.append(gradient.lerp(average, group["momentum"]))
+        updates = map_in_shares(lambda one: _orthogonal(one, group, self.dtype), directions, self.accelerator)
+        for matrix, update in zip(moved, updates, strict=True):
             rows, columns = matrix.shape
             matrix.mul_(1 - group["lr"] * group["weight_decay"])
             matrix.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
@@ -70,13 +84,18 @@ def _is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
 
 
 def make_optimizers(
-    model: nn.Module, lr: float, muon_lr: float = 0.0, weight_decay: float = 0.01, bf16: bool | None = None
+    model: nn.Module,
+    lr: float,
+    muon_lr: float = 0.0,
+    weight_decay: float = 0.01,
+    bf16: bool | None = None,
+    accelerator: Accelerator | None = None,
 ):
     """AdamW, and Muon for convolutions and the transformer blocks' matrices where ``muon_lr`` is positive; parameters
     named ``critic.*`` have AdamW at :data:`CRITIC_RATE` times its rate.
 
     Every parameter group carries its peak rate as ``peak_lr``. ``bf16`` is whether Muon computes in bfloat16, None for
-    where the device is made for it.
+    where the device is made for it. Processes of one ``accelerator`` share Muon's work.
     """
     muon: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
@@ -95,7 +114,7 @@ def make_optimizers(
     groups += [{"params": critic, "weight_decay": weight_decay, "lr": CRITIC_RATE * lr}] if critic else []
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True)]
     if muon:
-        optimizers.append(Muon(muon, muon_lr, weight_decay, computes_in_bf16(muon[0].device, bf16)))
+        optimizers.append(Muon(muon, muon_lr, weight_decay, computes_in_bf16(muon[0].device, bf16), accelerator))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]

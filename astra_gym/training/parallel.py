@@ -1,4 +1,5 @@
-"""Several processes that train as one: each takes its share of every batch, and gradients are averaged.
+"""Several processes that train as one: each takes its share of every batch, and gradients are averaged; Muon's
+iterations are shared out, too.
 
 ``accelerate launch --multi_gpu --num_processes N scripts/train_world.py ...`` starts them, on CPUs as well (accelerate
 starts several processes on CPUs only so, or by MPI). N processes with a batch of B give what one process gives with a
@@ -7,7 +8,7 @@ batch of N * B, up to rounding and to the means that a loss takes over part of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from accelerate import Accelerator
@@ -61,3 +62,19 @@ def average_gradients(model: nn.Module, accelerator: Accelerator) -> None:
     assert isinstance(flat, Tensor)
     for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
+
+
+def map_in_shares(
+    function: Callable[[Tensor], Tensor], tensors: Sequence[Tensor], accelerator: Accelerator | None
+) -> list[Tensor]:
+    """``function``, which keeps shapes, of every tensor. Each process works some of them out and gets the others' from
+    those that did; all must come with the same tensors."""
+    if accelerator is None or accelerator.num_processes == 1:
+        return [function(tensor) for tensor in tensors]
+    largest_first = sorted(range(len(tensors)), key=lambda i: -tensors[i].numel())
+    own = set(largest_first[accelerator.process_index :: accelerator.num_processes])
+    results = [function(tensor) if i in own else torch.zeros_like(tensor) for i, tensor in enumerate(tensors)]
+    flat = accelerator.reduce(torch.cat([result.flatten() for result in results]), "sum")
+    assert isinstance(flat, Tensor)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
