@@ -98,7 +98,7 @@ class HistoryMemory:
         """The mask of slots in use ``(B, slots)``, with the unused ones and those of the frame under way after them."""
         in_use = F.pad(in_use, (0, self._unused), value=False)
         in_use = F.pad(in_use, (0, self.tokens), value=True)[:, None, None]
-        return added_to_scores(in_use, self.keys.dtype)
+        return additive_mask(in_use, self.keys.dtype)
 
     def commit(self) -> None:
         """Keep the frame under way, whose keys and values a forward pass has just put into the last slots.
@@ -174,7 +174,7 @@ def history_mask(frames: int, transformer: AstraTransformer) -> Tensor:
     return training_mask(frames, transformer)[:tokens, :tokens]
 
 
-def added_to_scores(mask: Tensor, dtype: torch.dtype) -> Tensor:
+def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """A boolean mask as what attention adds to scores: 0 where it is True, else -inf."""
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
 

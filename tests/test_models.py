@@ -204,6 +204,21 @@ def test_attention_of_few_queries_differs_by_rounding_alone(masked, worlds):
     torch.testing.assert_close(result.double(), exact, atol=2e-2, rtol=2e-2)
 
 
+def test_attention_of_a_clip_in_training_has_the_right_gradients():
+    values = torch.randn(3, 2, 2, 51, 64).bfloat16()
+    mask = torch.zeros(51, 51).masked_fill(torch.rand(51, 51).fill_diagonal_(1) < 0.3, -torch.inf)
+    gradients = {}
+    for dtype, function in (
+        (torch.bfloat16, attend),
+        (torch.double, torch.nn.functional.scaled_dot_product_attention),
+    ):
+        q, k, v = (each.to(dtype).requires_grad_() for each in values)
+        function(q, k, v, mask.to(dtype)).square().sum().backward()
+        gradients[function] = torch.stack([q.grad, k.grad, v.grad]).double()
+    plain, exact = gradients.values()
+    assert (plain - exact).norm() < 0.02 * exact.norm()
+
+
 @pytest.mark.skipif(not can_quantize(), reason="this PyTorch has no product of 8-bit integers")
 @pytest.mark.parametrize("gelu", [False, True])
 def test_layer_in_8_bit_integers_computes_nearly_the_same(gelu):

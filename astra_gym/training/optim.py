@@ -37,7 +37,7 @@ class Muon(torch.optim.Muon):
     def step(self, closure=None):
         """One update; ``closure`` is not supported."""
         (group,) = self.param_groups
-        moved, directions = [], []
+        matrices, directions = [], []
         for weight, matrix in zip(self.weights, group["params"], strict=True):
             if weight.grad is None:
                 continue
@@ -46,10 +46,10 @@ class Muon(torch.optim.Muon):
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(gradient)
             average = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
-            moved.append(matrix)
+            matrices.append(matrix)
             directions.append(gradient.lerp(average, group["momentum"]))
         updates = map_in_shares(lambda one: _orthogonal(one, group, self.dtype), directions, self.accelerator)
-        for matrix, update in zip(moved, updates, strict=True):
+        for matrix, update in zip(matrices, updates, strict=True):
             rows, columns = matrix.shape
             matrix.mul_(1 - group["lr"] * group["weight_decay"])
             matrix.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)

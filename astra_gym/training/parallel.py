@@ -58,10 +58,8 @@ def average_gradients(model: nn.Module, accelerator: Accelerator) -> None:
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    flat = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
-    assert isinstance(flat, Tensor)
-    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    for gradient, mean in zip(gradients, _reduced(gradients, accelerator, "mean"), strict=True):
+        gradient.copy_(mean)
 
 
 def map_in_shares(
@@ -74,7 +72,12 @@ def map_in_shares(
     largest_first = sorted(range(len(tensors)), key=lambda i: -tensors[i].numel())
     own = set(largest_first[accelerator.process_index :: accelerator.num_processes])
     results = [function(tensor) if i in own else torch.zeros_like(tensor) for i, tensor in enumerate(tensors)]
-    flat = accelerator.reduce(torch.cat([result.flatten() for result in results]), "sum")
+    return _reduced(results, accelerator, "sum")
+
+
+def _reduced(tensors: Sequence[Tensor], accelerator: Accelerator, reduction: str) -> list[Tensor]:
+    """The "mean" or "sum" of each tensor over the processes, all of them in one exchange."""
+    flat = accelerator.reduce(torch.cat([tensor.flatten() for tensor in tensors]), reduction)
     assert isinstance(flat, Tensor)
     parts = flat.split([tensor.numel() for tensor in tensors])
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from astra_gym.memory import HistoryMemory, added_to_scores, corrupt, history_noise_levels, training_mask
+from astra_gym.memory import HistoryMemory, additive_mask, corrupt, history_noise_levels, training_mask
 from astra_gym.models.action_experts import RoutedActions, load_balancing_loss, specialisation_loss
 from astra_gym.models.autoencoder import BlockAutoencoder, to_pixels, unit_rms
 from astra_gym.models.heads import RewardHeads
@@ -150,7 +150,7 @@ class WorldStage:
         frames = min(frames, *(sampler.longest for sampler in train.values()))
         self.train_long = {name: ClipSampler(each.data, each.modality, frames) for name, each in train.items()}
         mask = training_mask(config.clip_frames, model.transformer).to(model.transformer.device)
-        self.mask = added_to_scores(mask, torch.bfloat16 if bf16 else torch.float32)
+        self.mask = additive_mask(mask, torch.bfloat16 if bf16 else torch.float32)
         self.dynamics = Dynamics(model.transformer, flow)
 
     def _autocast(self):
