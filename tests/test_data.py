@@ -18,7 +18,8 @@ from astra_gym.actions import DRIVE
 from astra_gym.data.collect import CollectArgs, collect, make_block_env
 from astra_gym.data.episodes import latent_episodes, read_episodes
 from astra_gym.models.autoencoder import BlockAutoencoder
-from astra_gym.training.clips import ClipSampler
+from astra_gym.training.clips import ClipSampler, draw_jointly
+from astra_gym.training.parallel import Draws
 
 
 def test_the_dataset_is_minaris(episodes):
@@ -135,3 +136,16 @@ def test_clips_stay_within_an_episode(episodes):
     assert (clip["rows"][0, 1:, -1] == 1).all()
     with pytest.raises(ValueError, match="no episode has 26 blocks"):
         ClipSampler(data, DRIVE, frames=26)
+
+
+def test_scenarios_are_drawn_by_their_weights(episodes):
+    data = latent_episodes(episodes / "val", BlockAutoencoder(latent_channels=4).eval())
+    samplers = {name: ClipSampler(data, DRIVE, frames=4) for name in ("one", "two", "three")}
+
+    def shares(weights: dict[str, float] | None) -> list[float]:
+        draws = Draws(torch.Generator().manual_seed(0))
+        names = draw_jointly(samplers, 3000, draws, good_share=0.0, ending_share=0.0, weights=weights)["scenarios"]
+        return [names.count(name) / 3000 for name in samplers]
+
+    assert shares(None) == pytest.approx([1 / 3] * 3, abs=0.03)
+    assert shares({"two": 3.0, "three": 0.5}) == pytest.approx([1 / 4.5, 3 / 4.5, 0.5 / 4.5], abs=0.03)

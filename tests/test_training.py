@@ -17,6 +17,7 @@ from astra_gym.bundles import load_bundle
 from astra_gym.training.loop import LoopConfig, save_atomically
 from astra_gym.training.optim import MovingAverage, Muon, learning_rate_factor, make_optimizers
 from astra_gym.training.train import TrainArgs, train
+from astra_gym.training.world import WorldLossConfig
 from astra_gym.world import World
 
 TINY = shlex.split("""
@@ -126,6 +127,10 @@ def test_bad_arguments_are_named(tmp_path):
         train(TrainArgs(stages=("dance",)))
     with pytest.raises(ValueError, match=r"scenarios: got \['boat'\]"):
         train(TrainArgs(scenarios=("boat",)))
+    with pytest.raises(ValueError, match=r"world_loss.scenario_weights: got 'boat'"):
+        train(TrainArgs(world_loss=WorldLossConfig(scenario_weights={"boat": 2.0})))
+    with pytest.raises(ValueError, match=r"world_loss.scenario_weights: got 0 for 'drive'"):
+        train(TrainArgs(world_loss=WorldLossConfig(scenario_weights={"drive": 0})))
     with pytest.raises(FileNotFoundError, match="run the stage 'autoencoder' first"):
         train(TrainArgs(stages=("world",), scenarios=("drive",), run=tmp_path))
 

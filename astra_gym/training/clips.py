@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -82,12 +83,18 @@ def _pick(starts: Tensor, place: Tensor) -> Tensor:
 
 
 def draw_jointly(
-    samplers: dict[str, ClipSampler], count: int, draws: Draws, good_share: float, ending_share: float
+    samplers: dict[str, ClipSampler],
+    count: int,
+    draws: Draws,
+    good_share: float,
+    ending_share: float,
+    weights: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """``count`` clips, each of a scenario drawn by chance: tensors as :meth:`ClipSampler.draw` has them, rows padded
-    with zeros at the end, and ``scenarios``, a name for each clip."""
+    with zeros at the end, and ``scenarios``, a name for each clip. A scenario not in ``weights`` has weight 1."""
     scenario, place, kind = draws.rand((count, 3), torch.float64).cpu().unbind(1)
-    which = (scenario * len(samplers)).long()
+    shares = torch.tensor([(weights or {}).get(name, 1.0) for name in samplers], dtype=torch.float64)
+    which = torch.searchsorted((shares / shares.sum()).cumsum(0)[:-1], scenario.contiguous(), right=True)
     counts = which.bincount(minlength=len(samplers)).tolist()
     parts = [
         sampler.draw(place[which == i], kind[which == i], draws.device, good_share, ending_share)

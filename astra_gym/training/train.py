@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ def train(args: TrainArgs) -> Path:
     if unknown := [stage for stage in args.stages if stage not in STAGES]:
         raise ValueError(f"stages: got {unknown}, allowed are {STAGES}")
     scenarios = chosen_scenarios(args.scenarios, args.data)
+    _check_weights(args.world_loss.scenario_weights, scenarios)
     _check_lengths(args, scenarios)
     torch.manual_seed(args.seed)
     PartialState(cpu=args.device == "cpu")
@@ -149,6 +151,15 @@ def chosen_scenarios(names: tuple[str, ...], data: Path) -> list[str]:
         check_name(name)
         read_scenario(data / name / "train")  # which refuses actions that no world can learn
     return in_order(names)
+
+
+def _check_weights(weights: dict[str, float], scenarios: list[str]) -> None:
+    """Raise a ValueError if one is of no scenario, or not above 0."""
+    for name, weight in weights.items():
+        if name not in scenarios:
+            raise ValueError(f"world_loss.scenario_weights: got {name!r}, allowed are {scenarios}")
+        if not 0 < weight < math.inf:
+            raise ValueError(f"world_loss.scenario_weights: got {weight} for {name!r}, it must be finite and above 0")
 
 
 def _check_lengths(args: TrainArgs, scenarios: list[str]) -> None:

@@ -7,7 +7,7 @@ is what the model itself generated from the clip's beginning, so that it learns 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -50,7 +50,9 @@ class WorldLossConfig:
     clip_frames: int = 8
     """Latent frames a clip."""
     batch_size: int = 16
-    """Clips a step, each from a scenario drawn by chance, all scenarios alike."""
+    """Clips a step, each from a scenario drawn by chance."""
+    scenario_weights: dict[str, float] = field(default_factory=dict)
+    """How often a scenario is drawn, beside 1 for each that is not named: more where a world does badly."""
     good_share: float = 0.5
     """Share of the clips drawn from those that go well (reward above the mean) rather than from all."""
     ending_share: float = 0.06
@@ -317,7 +319,9 @@ class WorldStage:
     def _draw(self, samplers: dict[str, ClipSampler], draws: Draws) -> tuple[dict[str, Any], Tensor, Tensor]:
         """Clips, their latents as history, and how many frames of its own come before each of them ``(F,)``: none."""
         config = self.config
-        clip = draw_jointly(samplers, config.batch_size, draws, config.good_share, config.ending_share)
+        clip = draw_jointly(
+            samplers, config.batch_size, draws, config.good_share, config.ending_share, config.scenario_weights
+        )
         return clip, clip["latents"], torch.zeros(clip["latents"].shape[1], device=draws.device)
 
     @torch.no_grad()
