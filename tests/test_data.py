@@ -142,10 +142,10 @@ def test_scenarios_are_drawn_by_their_weights(episodes):
     data = latent_episodes(episodes / "val", BlockAutoencoder(latent_channels=4).eval())
     samplers = {name: ClipSampler(data, DRIVE, frames=4) for name in ("one", "two", "three")}
 
-    def shares(weights: dict[str, float] | None) -> list[float]:
+    def shares(weights: dict[str, float]) -> list[float]:
         draws = Draws(torch.Generator().manual_seed(0))
         names = draw_jointly(samplers, 3000, draws, good_share=0.0, ending_share=0.0, weights=weights)["scenarios"]
         return [names.count(name) / 3000 for name in samplers]
 
-    assert shares(None) == pytest.approx([1 / 3] * 3, abs=0.03)
+    assert shares({}) == pytest.approx([1 / 3] * 3, abs=0.03)
     assert shares({"two": 3.0, "three": 0.5}) == pytest.approx([1 / 4.5, 3 / 4.5, 0.5 / 4.5], abs=0.03)

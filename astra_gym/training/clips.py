@@ -88,12 +88,12 @@ def draw_jointly(
     draws: Draws,
     good_share: float,
     ending_share: float,
-    weights: Mapping[str, float] | None = None,
+    weights: Mapping[str, float],
 ) -> dict[str, Any]:
     """``count`` clips, each of a scenario drawn by chance: tensors as :meth:`ClipSampler.draw` has them, rows padded
     with zeros at the end, and ``scenarios``, a name for each clip. A scenario not in ``weights`` has weight 1."""
     scenario, place, kind = draws.rand((count, 3), torch.float64).cpu().unbind(1)
-    shares = torch.tensor([(weights or {}).get(name, 1.0) for name in samplers], dtype=torch.float64)
+    shares = torch.tensor([weights.get(name, 1.0) for name in samplers], dtype=torch.float64)
     which = torch.searchsorted((shares / shares.sum()).cumsum(0)[:-1], scenario.contiguous(), right=True)
     counts = which.bincount(minlength=len(samplers)).tolist()
     parts = [

@@ -115,7 +115,7 @@ def train(args: TrainArgs) -> Path:
     if unknown := [stage for stage in args.stages if stage not in STAGES]:
         raise ValueError(f"stages: got {unknown}, allowed are {STAGES}")
     scenarios = chosen_scenarios(args.scenarios, args.data)
-    _check_weights(args.world_loss.scenario_weights, scenarios)
+    _check_scenario_weights(args.world_loss.scenario_weights, scenarios)
     _check_lengths(args, scenarios)
     torch.manual_seed(args.seed)
     PartialState(cpu=args.device == "cpu")
@@ -153,7 +153,7 @@ def chosen_scenarios(names: tuple[str, ...], data: Path) -> list[str]:
     return in_order(names)
 
 
-def _check_weights(weights: dict[str, float], scenarios: list[str]) -> None:
+def _check_scenario_weights(weights: dict[str, float], scenarios: list[str]) -> None:
     """Raise a ValueError if one is of no scenario, or not above 0."""
     for name, weight in weights.items():
         if name not in scenarios:
