@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from astra_gym.bundles import load_bundle
+from astra_gym.models.autoencoder import BlockAutoencoder
 from astra_gym.training.loop import LoopConfig, save_atomically
 from astra_gym.training.optim import MovingAverage, Muon, learning_rate_factor, make_optimizers
+from astra_gym.training.pixels import pixel_loss
 from astra_gym.training.train import TrainArgs, train
 from astra_gym.training.world import WorldLossConfig
 from astra_gym.world import World
@@ -120,6 +122,29 @@ def test_pixels_count_where_few_frames_of_the_models_own_come_before(episodes, t
         weights[name] = load_file(tmp_path / name / "transformer/diffusion_pytorch_model.safetensors")
     assert all(torch.equal(weights["without"][part], value) for part, value in weights["never"].items())
     assert any(not torch.equal(weights["without"][part], value) for part, value in weights["true histories"].items())
+
+
+def test_windows_let_small_errors_count():
+    """Where half of a frame is far from right and half is close, windows pull at the close half, too; the error of
+    whole frames hardly does."""
+    autoencoder = BlockAutoencoder.from_pretrained("astra_gym/pretrained/small/autoencoder").float()
+    real = load_bundle("small").starts["drive"].tensors["latents"][:4, -1].float()
+    wrong = torch.where(torch.arange(8) < 4, 1.0, 0.1)  # in the left half, and in the right half
+    made = real + wrong * torch.randn(real.shape, generator=torch.Generator().manual_seed(0))
+    share = {}
+    for window in (None, 8):
+        made = made.detach().requires_grad_()
+        pixel_loss(autoencoder, made, real, torch.ones(4), window).backward()
+        left, right = made.grad[..., :4].norm(), made.grad[..., 4:].norm()
+        share[window] = float(right / left)
+    assert share[8] > 2 * share[None]
+
+
+def test_windows_must_tile_a_frame(episodes, trained):
+    args = TrainArgs(data=episodes.parent, scenarios=("drive",), stages=("world",), run=trained)
+    args.world_loss.pixel_window = 7
+    with pytest.raises(ValueError, match="world_loss.pixel_window: got 7, must divide a frame's side of 64 pixels"):
+        train(args)
 
 
 def test_bad_arguments_are_named(tmp_path):

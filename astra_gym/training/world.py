@@ -78,6 +78,9 @@ class WorldLossConfig:
     to, see :mod:`astra_gym.training.pixels`; 0 for not at all."""
     pixel_frames: int = 2
     """Frames that are decoded for it, times the clips of a batch."""
+    pixel_window: int | None = None
+    """Side in pixels of the windows whose errors it compares one by one, so that small things count; None compares
+    whole frames."""
     pixel_age: int = 4
     """It counts where at most so many frames of the model's own come before: later the truth is no longer what follows,
     and in its mean things fade."""
@@ -139,6 +142,9 @@ class WorldStage:
         flow: FlowConfig,
         bf16: bool = True,
     ):
+        side, window = 8 * min(model.transformer.config.latent_size), config.pixel_window
+        if window is not None and (window < 1 or side % window):
+            raise ValueError(f"world_loss.pixel_window: got {window}, must divide a frame's side of {side} pixels")
         self.model, self.train, self.validation = model, train, validation
         self.autoencoder, self.total_steps, self.config, self.flow, self.bf16 = (
             autoencoder,
@@ -279,7 +285,8 @@ class WorldStage:
         chosen = (draws.rand(judged.shape) * judged).flatten().topk(count).indices
         generated, real = (latents.flatten(0, 1)[chosen] for latents in (clean, truth))
         with self._autocast():
-            return pixel_loss(self.autoencoder, generated, real, trust.expand_as(judged).flatten()[chosen])
+            weight = trust.expand_as(judged).flatten()[chosen]
+            return pixel_loss(self.autoencoder, generated, real, weight, self.config.pixel_window)
 
     def _read_actions(
         self, made: _Made, history: Tensor, clip: dict[str, Any], scenario: Tensor, readable: Tensor, draws: Draws
