@@ -142,7 +142,7 @@ class WorldStage:
         flow: FlowConfig,
         bf16: bool = True,
     ):
-        side, window = 8 * min(model.transformer.config.latent_size), config.pixel_window
+        side, window = 8 * model.transformer.config.latent_size[0], config.pixel_window  # frames are square
         if window is not None and (window < 1 or side % window):
             raise ValueError(f"world_loss.pixel_window: got {window}, must divide a frame's side of {side} pixels")
         self.model, self.train, self.validation = model, train, validation
