@@ -110,5 +110,5 @@ def to_model(frames: Tensor) -> Tensor:
 
 def to_pixels(frames: Tensor) -> Tensor:
     """The autoencoder's frames ``(..., 3, H, W)`` to uint8 ``(..., H, W, 3)``."""
-    levels = frames.to(torch.float32, copy=True).add_(1.0).mul_(127.5)  # in place: fresh memory takes longer than the sums
+    levels = frames.to(torch.float32, copy=True).add_(1.0).mul_(127.5)  # fresh memory would cost more than the sums
     return levels.round_().clamp_(0, 255).to(torch.uint8).movedim(-3, -1)
