@@ -41,12 +41,14 @@ $(INSTALLED): setup.cfg pyproject.toml
 		echo "make: MuJoCo cannot draw, so its simulators cannot run (Debian: apt install libegl1 libgl1)" >&2
 	@touch $@
 
-demo: $(INSTALLED) ## agents in every shipped world beside the true simulator: films and contact sheets in videos/
+demo: $(INSTALLED) ## agents in every shipped world beside the true simulator, and what they learned there tried in it; films in videos/
 	@for world in $(WORLDS); do blocks=40; agents="scripted random"; case $$world in \
 		AstraDrive-v0) blocks=100; agents="scripted learned random";; \
 		AstraCamera-v0|AstraDrone-v0) agents="scripted learned random";; esac; for agent in $$agents; do \
 		$(BIN)/astra-gym record $$world --agent $$agent --blocks $$blocks --side-by-side --output videos || exit 1; \
 		done; done
+	@for world in Drive Drone Camera; do \
+		$(BIN)/astra-gym record AstraSim/$$world-v0 --agent learned --episodes 2 --blocks 75 --output videos || exit 1; done
 
 test: $(INSTALLED) ## run all tests (ARGS="-k drive" for some)
 	$(BIN)/python -m pytest $(ARGS)
