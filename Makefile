@@ -41,7 +41,7 @@ $(INSTALLED): setup.cfg pyproject.toml
 		echo "make: MuJoCo cannot draw, so its simulators cannot run (Debian: apt install libegl1 libgl1)" >&2
 	@touch $@
 
-demo: $(INSTALLED) ## agents in every shipped world beside the true simulator, and what they learned there tried in it; films in videos/
+demo: $(INSTALLED) ## films in videos/: agents in every world, and in the true simulators those that learned in a world
 	@for world in $(WORLDS); do blocks=40; agents="scripted random"; case $$world in \
 		AstraDrive-v0) blocks=100; agents="scripted learned random";; \
 		AstraCamera-v0|AstraDrone-v0) agents="scripted learned random";; esac; for agent in $$agents; do \

@@ -21,7 +21,7 @@ WINDOW = 8
 """A measure "after n blocks" is the mean over the blocks n - 7 to n: what single frames show differs too much."""
 STRIP = (1, 25, 125, 250, 500, 1000)
 """Blocks in the picture; four frames a block."""
-ROWS = 8
+SHOWN = 8
 """Worlds in the picture."""
 
 Measures = dict[str, Callable[[np.ndarray], Any]]
@@ -142,11 +142,11 @@ def against_truth(
 
 def save_strip(path: Path, frames: np.ndarray, title: str) -> None:
     """A picture of newest frames ``(N, S, H, W, 3)``, a row for each of the first worlds."""
-    shown = [block for block in STRIP if block <= frames.shape[1]]
+    frames, blocks = frames[:SHOWN], [block for block in STRIP if block <= frames.shape[1]]
     save_grid(
         path,
-        frames[:ROWS, [block - 1 for block in shown]],
-        [f"world {number + 1}" for number in range(min(ROWS, len(frames)))],
-        [f"frame {4 * block}" for block in shown],
+        frames[:, [block - 1 for block in blocks]],
+        [f"world {number + 1}" for number in range(len(frames))],
+        [f"frame {4 * block}" for block in blocks],
         title,
     )
