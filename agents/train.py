@@ -72,6 +72,9 @@ class TrainAgentArgs:
     """Those draws, 2 to 4; each takes a part of a step's time."""
     world: str = "small"
     """Name of a bundled world or path of a world's folder."""
+    starts: Path | None = None
+    """In a dream, folder of collected episodes of its simulator: any of their moments may be an episode's beginning,
+    instead of the few of the world's own bank."""
     device: str = "cpu"
     """Where the world and the policy run, cpu or cuda."""
 
@@ -205,7 +208,8 @@ def make_vec_env(args: TrainAgentArgs, settings: dict[str, Any]) -> VecEnv:
     """``num_envs`` environments in the form that SB3 learns from; their logs have the rewards as they are.
 
     Raises:
-        ValueError: if a penalty for disagreement is asked for where there is no model to disagree.
+        FileNotFoundError: if there are no episodes to begin from.
+        ValueError: if a penalty for disagreement or beginnings are asked for where there is no model.
     """
     num_envs, blocks, scale = settings["num_envs"], settings["blocks"], settings["reward_scale"]
     if not is_simulator(args.env):
@@ -218,6 +222,7 @@ def make_vec_env(args: TrainAgentArgs, settings: dict[str, Any]) -> VecEnv:
             autoreset_mode="SameStep",
             copy=False,
             info_spread=args.disagreement_draws if args.disagreement_penalty else 0,
+            starts=args.starts,
         )
         assert isinstance(worlds, AstraVectorEnv)
         venv: VecEnv = VecMonitor(AstraVecEnv(worlds))
@@ -227,6 +232,8 @@ def make_vec_env(args: TrainAgentArgs, settings: dict[str, Any]) -> VecEnv:
 
     if args.disagreement_penalty:
         raise ValueError(f"disagreement_penalty: {args.env} is a simulator, allowed is 0")
+    if args.starts is not None:
+        raise ValueError(f"starts: got {str(args.starts)!r}, but {args.env} is a simulator, allowed is None")
 
     def make() -> gym.Env:
         return wrap_for_sb3(Monitor(make_block_env(args.env, blocks)), scale)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,9 +121,10 @@ class World:
         frames = np.empty((len(chosen), config.frames_per_block, config.frame_size, config.frame_size, 3), np.uint8)
         if len(set(chosen)) == self.num_worlds:
             self.memory.clear()
-        for i, (world, start, name) in enumerate(zip(chosen, starts, told, strict=True)):
-            self._begin(start, world, name)
-            frames[i : i + 1] = self.decode(start.latents[-1:])
+        with self._threads():
+            for i, (world, start, name) in enumerate(zip(chosen, starts, told, strict=True)):
+                self._begin(start, world, name)
+                frames[i : i + 1] = self.decode(start.latents[-1:])
         return frames
 
     def _begin(self, start: Start, world: int, told: str | None) -> None:
@@ -167,6 +169,10 @@ class World:
             RuntimeError: if a world has not been reset.
         """
         self._require_begun("step")
+        with self._threads():
+            return self._step(rows, out, decode, draws)
+
+    def _step(self, rows: np.ndarray, out: np.ndarray | None, decode: bool, draws: int) -> WorldStep:
         everyone = range(self.num_worlds)
         action_rows = torch.as_tensor(rows)
         # The one line that routes an action: projector of its modality, router, weights of the experts.
@@ -215,9 +221,10 @@ class World:
             RuntimeError: if a world has not been reset.
         """
         self._require_begun("observe")
-        actions = self._route(torch.as_tensor(rows), range(self.num_worlds))
-        plan = self.dynamics.plan(self.memory, actions, self._prompts)
-        return self._remember(latents.to(self.device), plan)
+        with self._threads():
+            actions = self._route(torch.as_tensor(rows), range(self.num_worlds))
+            plan = self.dynamics.plan(self.memory, actions, self._prompts)
+            return self._remember(latents.to(self.device), plan)
 
     def _remember(self, latents: Tensor, plan: Conditioning) -> tuple[np.ndarray, np.ndarray]:
         """Add the newest block of every world to its history and read its reward and termination."""
@@ -301,6 +308,20 @@ class World:
         self._begun = [True] * self.num_worlds
         if self._prompts is not None and source._prompts is not None:
             self._prompts[:] = source._prompts
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """PyTorch's threads, but no more than there are worlds.
+
+        A block of one world is hundreds of small operations, at each of which threads wait for each other: two of them
+        save little, and cost much as soon as another process wants a core.
+        """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(min(threads, self.num_worlds))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
     def _require_begun(self, caller: str) -> None:
         if not all(self._begun):

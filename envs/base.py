@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
 from astra_gym.actions import Modality
-from astra_gym.envs.starts import draw_beginnings
+from astra_gym.envs.starts import draw_beginnings, start_bank
 
 if TYPE_CHECKING:
     import torch
@@ -94,10 +94,12 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         compiled: let PyTorch's compiler make the model's passes, on a GPU as CUDA graphs; making the environment then
             takes a minute, and on a CPU a C++ compiler.
         info_routing: put the router's weights into ``info``.
+        starts: folder of collected episodes (``astra-gym collect``), any moment of which may be a beginning; None
+            takes the world's own bank.
 
     Raises:
         ValueError: naming the argument that is wrong; also where the world's weights are corrupt.
-        FileNotFoundError: if there is no such world, or a file of it is missing.
+        FileNotFoundError: if there is no such world, or a file of it is missing, or there are no episodes.
     """
 
     metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 50}
@@ -117,10 +119,12 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         guidance_scale: float | None = None,
         info_routing: bool = False,
         compiled: bool = False,
+        starts: str | Path | None = None,
     ):
         check_views(render_mode, obs_type)
         names = [self.modality.name]
         self._world = make_world(world, names, device, dtype, num_inference_steps, guidance_scale, compiled)
+        self._bank = start_bank(self._world, self.modality, starts)
         self.render_mode = render_mode
         self.obs_type = obs_type
         self.info_routing = info_routing
@@ -158,7 +162,7 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
 
         Args:
             seed: fixes the start and everything the world draws later.
-            options: at most one of "start" (place in the world's bank of starts), "image" (``uint8 (H, W, 3)`` or a
+            options: at most one of "start" (place in the bank of starts), "image" (``uint8 (H, W, 3)`` or a
                 path) and "video" (``uint8 (T, H, W, 3)`` or a path, oldest frame first); with "video" also "actions",
                 one for each of its whole blocks. "prompt" tells the world which scenario it is in: a scenario's name, a
                 text that speaks of one, or "" for nothing; by default its own.
@@ -167,7 +171,7 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
             ValueError: naming the option that is wrong.
         """
         super().reset(seed=seed)
-        [beginning] = draw_beginnings(self._world, self.modality, [self.np_random], options)
+        [beginning] = draw_beginnings(self._world, self._bank, self.modality, [self.np_random], options)
         self._frames = self._world.reset([beginning.start], [beginning.seed], prompts=[beginning.prompt])[0]
         self._latent = beginning.start.latents[-1].float().cpu().numpy()
         self._start = beginning.start

@@ -74,7 +74,8 @@ class AstraDriveEnv(AstraEnv):
     ## Arguments
     ```python
     gym.make("AstraDrive-v0", world="small", render_mode=None, obs_type="block", device="cpu", dtype=None,
-             num_inference_steps=None, guidance_scale=None, info_routing=False, compiled=False)
+             num_inference_steps=None, guidance_scale=None, info_routing=False, compiled=False,
+             starts=None)
     ```
 
     - `world`: name of a bundled world, or the folder of one. The folder of a converted released model makes
@@ -89,6 +90,8 @@ class AstraDriveEnv(AstraEnv):
     - `guidance_scale`: above 1 exaggerates what the action does, at twice the cost; None is the world's default.
     - `info_routing`: adds the router's weights to `info`.
     - `compiled`: PyTorch's compiler makes the model's passes (on a GPU as CUDA graphs), which takes a minute first.
+    - `starts`: folder of collected episodes (`astra-gym collect`), any moment of which may be where an episode begins;
+      None is the world's bank.
 
     The same seed and the same actions give the same bytes on the same machine, also in another process.
     `gym.make_vec("astra_gym:AstraDrive-v0", num_envs=32)` makes an :class:`astra_gym.envs.AstraVectorEnv`: many worlds

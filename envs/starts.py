@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from astra_gym.bundles import Start, StartBank
+    from astra_gym.data.moments import Moments
     from astra_gym.world import World
 
 OPTIONS = ("start", "image", "video", "actions", "prompt")
@@ -34,13 +36,32 @@ class Beginning:
     """The scenario that it is told it is in, None for nothing."""
 
 
+def start_bank(world: World, modality: Modality, episodes: str | Path | None) -> StartBank | Moments:
+    """What the beginnings of a scenario are drawn from: the bundle's bank, or the moments of a dataset in a folder.
+
+    Raises:
+        FileNotFoundError: if there is no dataset.
+        ValueError: if it is of another scenario.
+    """
+    if episodes is None:
+        return world.bundle.starts[modality.name]
+    from astra_gym.data.moments import load_moments
+
+    return load_moments(episodes, world.bundle, modality)
+
+
 def draw_beginnings(
-    world: World, modality: Modality, generators: Sequence[np.random.Generator], options: Mapping[str, Any] | None
+    world: World,
+    bank: StartBank | Moments,
+    modality: Modality,
+    generators: Sequence[np.random.Generator],
+    options: Mapping[str, Any] | None,
 ) -> list[Beginning]:
     """Beginnings of several episodes of one scenario.
 
     Args:
-        world: encodes pictures and videos, and has the bank of starts.
+        world: encodes pictures and videos.
+        bank: of starts.
         modality: of the scenario.
         generators: of random numbers, one for each episode.
         options: of ``reset``, for all of them: at most one of "start", "image" and "video", and "actions" only beside
@@ -50,7 +71,6 @@ def draw_beginnings(
         ValueError: naming the option that is wrong; nothing has been drawn then.
     """
     options = dict(options or {})
-    bank = world.bundle.starts[modality.name]
     given = _given_start(world, modality, bank, options)
     known = list(world.bundle.transformer.config.modalities)
     prompt = scenario_of(options.get("prompt", modality.name), known)
@@ -58,7 +78,9 @@ def draw_beginnings(
     return [Beginning(bank[place] if given is None else given, seed, prompt) for place, seed in drawn]
 
 
-def _given_start(world: World, modality: Modality, bank: StartBank, options: Mapping[str, Any]) -> Start | None:
+def _given_start(
+    world: World, modality: Modality, bank: StartBank | Moments, options: Mapping[str, Any]
+) -> Start | None:
     """The start that ``options`` ask for, None if they name no beginning."""
     if unknown := [key for key in options if key not in OPTIONS]:
         raise ValueError(f"options: got unknown key {unknown[0]!r}, allowed are {OPTIONS}")

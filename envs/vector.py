@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from gymnasium.vector.utils import batch_space
 from astra_gym.actions import MODALITIES, Modality
 from astra_gym.envs.base import LATENT_BOUND, check_views, make_world, observation_space
 from astra_gym.envs.released import is_released
-from astra_gym.envs.starts import Beginning, draw_beginnings
+from astra_gym.envs.starts import Beginning, draw_beginnings, start_bank
 from astra_gym.scenarios import environment_id, in_order
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     - `copy`: return copies of the observations; otherwise the next call overwrites them.
     - `render_mode`: `"rgb_array"` renders a tuple of each world's newest frame, `"rgb_array_list"` of the list of its
       newest block's frames. `metadata["render_fps"]` is the first world's blocks in a second.
+    - `starts`: folder of collected episodes, any moment of which may be a beginning, as for the single environment; in
+      a mixed batch a mapping from scenarios to folders. None takes the world's own bank.
     - `info_spread`: draws of noise, from 2, for "spread" in `info`, each of which takes time; 0 for none.
     - `world`, `obs_type`, `device`, `dtype`, `num_inference_steps`, `guidance_scale`, `info_routing`, `compiled`: as
       for the single environment. The converted released weights step one world at a time:
@@ -113,6 +115,7 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         info_routing: bool = False,
         info_spread: int = 0,
         compiled: bool = False,
+        starts: str | Path | Mapping[str, str | Path] | None = None,
     ):
         self.scenarios = _scenario_names(scenarios, num_envs)
         """Each world's scenario."""
@@ -125,12 +128,16 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if info_spread < 0 or info_spread == 1:
             raise ValueError(f"info_spread: got {info_spread}, allowed are 0 and 2, 3, 4, ...")
         limits = [_step_limit(name, max_episode_steps) for name in self.scenarios]
+        folders = _start_folders(starts, self.scenarios)
         self._world = make_world(world, self.scenarios, device, dtype, num_inference_steps, guidance_scale, compiled)
         self.copy, self.render_mode, self.obs_type = copy, render_mode, obs_type
         self.info_routing, self.info_spread = info_routing, info_spread
 
         config, model = self._world.bundle.config, self._world.bundle.transformer.config
         self._modalities = {name: config.modality(name) for name in self.scenarios}
+        self._banks = {
+            name: start_bank(self._world, modality, folders.get(name)) for name, modality in self._modalities.items()
+        }
         fps = round(self._modalities[self.scenarios[0]].fps / config.frames_per_block)
         self.metadata = {"render_modes": list(RENDER_MODES), "render_fps": fps, "autoreset_mode": self.autoreset_mode}
         self.single_observation_space = observation_space(self._world, obs_type)
@@ -263,7 +270,8 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         for name, members in self._members.items():
             if chosen := [world for world in members if world in worlds]:
                 generators = [self._generators[world] for world in chosen]
-                beginnings = draw_beginnings(self._world, self._modalities[name], generators, options)
+                bank, modality = self._banks[name], self._modalities[name]
+                beginnings = draw_beginnings(self._world, bank, modality, generators, options)
                 drawn |= zip(chosen, beginnings, strict=True)
         starts, seeds, prompts = zip(*((b.start, b.seed, b.prompt) for b in drawn.values()), strict=True)
         self._frames[list(drawn)] = self._world.reset(starts, seeds, list(drawn), prompts)
@@ -371,6 +379,22 @@ def _check_scenarios(names: Sequence[str], world: str | Path) -> None:
         allowed = in_order([*MODALITIES, *scenarios_of(world)])
         if unknown := [name for name in names if name not in allowed]:
             raise ValueError(f"scenarios: got {unknown[0]!r}, allowed are {allowed}")
+
+
+def _start_folders(
+    starts: str | Path | Mapping[str, str | Path] | None, scenarios: Sequence[str]
+) -> Mapping[str, str | Path]:
+    """For each scenario the folder that its beginnings come from, if they do not come from the bank."""
+    names = in_order(scenarios)
+    if isinstance(starts, Mapping):
+        if unknown := [name for name in starts if name not in names]:
+            raise ValueError(f"starts: got a folder for {unknown[0]!r}, allowed are {names}")
+        return starts
+    if starts is None:
+        return {}
+    if len(names) > 1:
+        raise ValueError(f"starts: got {str(starts)!r} for the scenarios {names}, allowed is a folder for each by name")
+    return {names[0]: starts}
 
 
 def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:

@@ -72,6 +72,22 @@ def test_any_worlds_can_be_reset_alone(bank):
     assert grey_levels(after.frames[1], fresh.step(rows([0, 0.5, 0])).frames[0]) <= 1
 
 
+@pytest.mark.parametrize(("worlds", "threads"), [(1, 1), (2, 2), (4, 3)])
+def test_a_step_takes_no_more_threads_than_there_are_worlds(bundle, bank, worlds, threads):
+    used, before = [], torch.get_num_threads()
+    hook = bundle.heads.register_forward_hook(lambda *_: used.append(torch.get_num_threads()))
+    torch.set_num_threads(3)
+    try:
+        world = World(bundle, worlds)
+        world.reset([bank[0]] * worlds, [0] * worlds)
+        world.step(rows(*[[0, 1, 0]] * worlds))
+        assert torch.get_num_threads() == 3
+    finally:
+        hook.remove()
+        torch.set_num_threads(before)
+    assert used == [threads]
+
+
 def test_generated_latents_have_the_size_of_real_ones(bundle, bank):
     world = World(bundle, 2)
     world.reset([bank[0], bank[1]], [0, 1])

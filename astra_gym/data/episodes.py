@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from astra_gym.actions import Modality
 from astra_gym.files import replacing
 from astra_gym.models.autoencoder import BlockAutoencoder, to_model
 from astra_gym.precision import computes_in_bf16
@@ -100,6 +101,15 @@ class LatentEpisodes:
     """int64 (episodes + 1,)"""
     seeds: torch.Tensor
     """int64 (episodes,)"""
+
+    @property
+    def known(self) -> torch.Tensor:
+        """bool (N,): whether an action led to the block."""
+        return ~self.actions.isnan().any(-1)
+
+    def rows(self, modality: Modality) -> torch.Tensor:
+        """The model's rows of the actions, float32 (N, row_dim), zeros where there was none."""
+        return torch.from_numpy(modality.rows(self.actions.nan_to_num().numpy())) * self.known[:, None]
 
 
 @torch.inference_mode()

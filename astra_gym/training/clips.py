@@ -28,8 +28,7 @@ class ClipSampler:
 
     def __init__(self, data: LatentEpisodes, modality: Modality, frames: int):
         self.data, self.modality, self.frames = data, modality, frames
-        self.known = ~data.actions.isnan().any(-1)
-        self.rows = torch.from_numpy(modality.rows(data.actions.nan_to_num().numpy())) * self.known[:, None]
+        self.known, self.rows = data.known, data.rows(modality)
         starts = [
             torch.arange(first, last - frames + 1)
             for first, last in zip(data.offsets[:-1].tolist(), data.offsets[1:].tolist(), strict=True)

@@ -349,7 +349,7 @@ def make_start_bank(data: LatentEpisodes, modality: Modality, count: int, length
     Raises:
         ValueError: if no place in the data goes well.
     """
-    rows = ClipSampler(data, modality, length).rows
+    rows = data.rows(modality)
     places, earned = [], []
     for episode, (first, last) in enumerate(zip(data.offsets[:-1].tolist(), data.offsets[1:].tolist(), strict=True)):
         for place in range(first + length, last - BEFORE_END):
