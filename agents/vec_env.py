@@ -114,3 +114,41 @@ class VecScaledReward(VecEnvWrapper):
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = self.venv.step_wait()
         return observations, rewards * np.float32(self.scale), dones, infos
+
+
+class ActionRatePenalty(VecEnvWrapper):
+    """Lower each reward by ``penalty`` times the squared change of the controls since the block before.
+
+    A policy that jerks its controls lives from how exactly the dream's physics answers, which is where a dream is least
+    like the truth; robots that learn in simulators are taught smoothness for the same reason (Mysore et al. 2021, arXiv
+    2012.06644). An episode's first action changes nothing.
+
+    Args:
+        venv: environments whose controls are in -1..1; beyond that they count as if clipped.
+        penalty: reward that a change of one control by 1 costs.
+
+    Raises:
+        ValueError: if the penalty is negative or not finite.
+    """
+
+    def __init__(self, venv: VecEnv, penalty: float):
+        if not 0 <= penalty < np.inf:
+            raise ValueError(f"action_rate_penalty: got {penalty}, allowed are numbers from 0")
+        super().__init__(venv)
+        self.penalty = penalty
+        self._before = np.full((venv.num_envs, *(venv.action_space.shape or ())), np.nan, np.float32)
+        self._now = self._before
+
+    def reset(self) -> Any:
+        self._before = np.full_like(self._before, np.nan)
+        return self.venv.reset()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self._now = np.clip(actions, -1.0, 1.0).astype(np.float32)
+        self.venv.step_async(actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        change = np.nan_to_num(self._now - self._before)
+        self._before = np.where(dones[:, None], np.float32(np.nan), self._now)
+        return observations, rewards - np.float32(self.penalty) * np.square(change).sum(1), dones, infos
