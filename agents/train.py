@@ -24,7 +24,7 @@ from astra_gym.agents.replay import BlockReplayBuffer
 from astra_gym.agents.rollout import is_simulator, make_block_env, run_episode
 from astra_gym.agents.sb3 import algorithm_of, wrap_for_sb3
 from astra_gym.agents.settings import load_settings, scenario_of, setting_names
-from astra_gym.agents.vec_env import ActionRatePenalty, AstraVecEnv, VecScaledReward
+from astra_gym.agents.vec_env import AstraVecEnv, VecScaledReward
 from astra_gym.envs.vector import AstraVectorEnv
 from astra_gym.files import replacing, write_json
 
@@ -86,9 +86,6 @@ class TrainAgentArgs:
     """Longest episode, in blocks; a dream has less time to go astray in shorter ones, each from a real beginning."""
     reward_scale: float | None = None
     """What rewards are multiplied by before they are learned from; logs and evaluations show them unscaled."""
-    action_rate_penalty: float | None = None
-    """What a reward loses, before it is scaled, for a change of one control by 1, half of its range, from block to
-    block; it grows with the square. 0 lets a policy jerk its controls as it likes."""
     learning_rate: float | None = None
     """Of Adam."""
     batch_size: int | None = None
@@ -214,7 +211,7 @@ def make_vec_env(args: TrainAgentArgs, settings: dict[str, Any]) -> VecEnv:
         FileNotFoundError: if there are no episodes to begin from.
         ValueError: if a penalty for disagreement or beginnings are asked for where there is no model.
     """
-    num_envs, blocks = settings["num_envs"], settings["blocks"]
+    num_envs, blocks, scale = settings["num_envs"], settings["blocks"], settings["reward_scale"]
     if not is_simulator(args.env):
         worlds = gym.make_vec(
             args.env,
@@ -231,7 +228,7 @@ def make_vec_env(args: TrainAgentArgs, settings: dict[str, Any]) -> VecEnv:
         venv: VecEnv = VecMonitor(AstraVecEnv(worlds))
         if args.disagreement_penalty:
             venv = DisagreementPenalty(venv, args.disagreement_penalty)
-        return shaped(venv, settings)
+        return VecScaledReward(venv, scale)
 
     if args.disagreement_penalty:
         raise ValueError(f"disagreement_penalty: {args.env} is a simulator, allowed is 0")
@@ -239,17 +236,10 @@ def make_vec_env(args: TrainAgentArgs, settings: dict[str, Any]) -> VecEnv:
         raise ValueError(f"starts: got {str(args.starts)!r}, but {args.env} is a simulator, allowed is None")
 
     def make() -> gym.Env:
-        return wrap_for_sb3(Monitor(make_block_env(args.env, blocks)))
+        return wrap_for_sb3(Monitor(make_block_env(args.env, blocks)), scale)
 
     makers: list[Callable[[], gym.Env]] = [make] * num_envs
-    return shaped(DummyVecEnv(makers), settings)
-
-
-def shaped(venv: VecEnv, settings: dict[str, Any]) -> VecEnv:
-    """``venv`` with the rewards that are learned from, in place of those that are earned."""
-    if penalty := settings["action_rate_penalty"]:
-        venv = ActionRatePenalty(venv, penalty)
-    return VecScaledReward(venv, settings["reward_scale"])
+    return DummyVecEnv(makers)
 
 
 def make_model(args: TrainAgentArgs, settings: dict[str, Any], envs: VecEnv) -> BaseAlgorithm:
@@ -261,7 +251,7 @@ def make_model(args: TrainAgentArgs, settings: dict[str, Any], envs: VecEnv) -> 
         ValueError: if it holds that of another algorithm.
     """
     learner = LEARNERS[args.algorithm]
-    own = ("timesteps", "num_envs", "blocks", "reward_scale", "action_rate_penalty", "log_std_init")
+    own = ("timesteps", "num_envs", "blocks", "reward_scale", "log_std_init")
     options = {name: value for name, value in settings.items() if name not in own}
     options["tensorboard_log"] = str(args.output)
     if args.algorithm == "sac":
