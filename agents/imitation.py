@@ -22,7 +22,7 @@ from astra_gym.agents.sb3 import Controls, unstack_frames
 
 ROUNDS = 3
 """Of acting and learning."""
-EPOCHS = 4
+EPOCHS = 16
 """Passes over all blocks so far in each round."""
 SKILL = 0.75
 """Share of the teacher's stretches in which it is not pushed, see :class:`SkilledAgent`."""
