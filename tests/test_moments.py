@@ -45,7 +45,8 @@ def test_an_environment_begins_in_them(episodes):
         observation, info = env.reset(seed=seed)
         again, _ = env.reset(seed=seed)
         np.testing.assert_array_equal(observation, again)
-        assert np.abs(observation.astype(int) - blocks[info["start"]]).mean() < 6  # no episode here ends before its time
+        # No episode here ends before its time, so places are those of the blocks.
+        assert np.abs(observation.astype(int) - blocks[info["start"]]).mean() < 6
         places.add(info["start"])
     assert len(places) > 5
     env.reset(options={"start": 1})
@@ -69,7 +70,7 @@ def test_many_worlds_begin_where_single_ones_do(episodes):
 def test_what_they_must_not_be_is_told(episodes, tmp_path):
     with pytest.raises(FileNotFoundError, match="data: no Minari dataset in"):
         gym.make("AstraDrive-v0", starts=tmp_path)
-    with pytest.raises(ValueError, match="starts: .* was collected from AstraSim/Drive-v0 .* allowed are those of drone"):
+    with pytest.raises(ValueError, match="starts: .* was collected from AstraSim/Drive-v0 .* those of drone"):
         gym.make("AstraDrone-v0", starts=episodes / "train")
     with pytest.raises(ValueError, match="starts: got .* allowed is a folder for each by name"):
         AstraVectorEnv(["drive", "drone"], starts=episodes / "train")
