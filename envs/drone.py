@@ -97,7 +97,7 @@ class AstraDroneEnv(AstraEnv):
     - `info_routing`: adds the router's weights to `info`.
     - `compiled`: PyTorch's compiler makes the model's passes (on a GPU as CUDA graphs), which takes a minute first.
     - `starts`: folder of collected episodes (`astra-gym collect`), any moment of which may be where an episode begins;
-      None is the world's bank.
+      None is the world's bank. Needs the extra `[data]`.
 
     The same seed and the same actions give the same bytes on the same machine, also in another process.
     `env.unwrapped.get_state()` and `set_state()` take and restore a snapshot of everything but the wrappers.
