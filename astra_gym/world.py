@@ -121,7 +121,7 @@ class World:
         frames = np.empty((len(chosen), config.frames_per_block, config.frame_size, config.frame_size, 3), np.uint8)
         if len(set(chosen)) == self.num_worlds:
             self.memory.clear()
-        with self._threads():
+        with self._limited_threads():
             for i, (world, start, name) in enumerate(zip(chosen, starts, told, strict=True)):
                 self._begin(start, world, name)
                 frames[i : i + 1] = self.decode(start.latents[-1:])
@@ -169,31 +169,28 @@ class World:
             RuntimeError: if a world has not been reset.
         """
         self._require_begun("step")
-        with self._threads():
-            return self._step(rows, out, decode, draws)
-
-    def _step(self, rows: np.ndarray, out: np.ndarray | None, decode: bool, draws: int) -> WorldStep:
-        everyone = range(self.num_worlds)
-        action_rows = torch.as_tensor(rows)
-        # The one line that routes an action: projector of its modality, router, weights of the experts.
-        actions = self._route(action_rows, everyone)
-        free = self._route(torch.zeros_like(action_rows), everyone) if self.guidance_scale != 1.0 else None
-        plan = self.dynamics.plan(self.memory, actions, self._prompts, self._steps)
-        hidden = free and self.dynamics.plan(self.memory, free, self._prompts, self._steps)
-        noise = self._temperatures * self._noise(everyone)
-        latents = self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden)
-        spread = self._spread(latents, plan, hidden, draws) if draws > 1 else None
-        pixels = self._start_decoding(latents) if decode else None  # a GPU copies them while the block is committed
-        reward, terminated = self._remember(latents, plan)
-        routing = actions.weights.float()
-        return WorldStep(
-            frames=np.empty(0, np.uint8) if pixels is None else self._finish_decoding(pixels, out),
-            latents=latents.float(),
-            reward=reward,
-            terminated=terminated,
-            routing=(routing / routing.sum(-1, keepdim=True)).cpu().numpy(),  # what bfloat16 has rounded off
-            spread=spread,
-        )
+        with self._limited_threads():
+            everyone = range(self.num_worlds)
+            action_rows = torch.as_tensor(rows)
+            # The one line that routes an action: projector of its modality, router, weights of the experts.
+            actions = self._route(action_rows, everyone)
+            free = self._route(torch.zeros_like(action_rows), everyone) if self.guidance_scale != 1.0 else None
+            plan = self.dynamics.plan(self.memory, actions, self._prompts, self._steps)
+            hidden = free and self.dynamics.plan(self.memory, free, self._prompts, self._steps)
+            noise = self._temperatures * self._noise(everyone)
+            latents = self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden)
+            spread = self._spread(latents, plan, hidden, draws) if draws > 1 else None
+            pixels = self._start_decoding(latents) if decode else None  # a GPU copies them while the block is committed
+            reward, terminated = self._remember(latents, plan)
+            routing = actions.weights.float()
+            return WorldStep(
+                frames=np.empty(0, np.uint8) if pixels is None else self._finish_decoding(pixels, out),
+                latents=latents.float(),
+                reward=reward,
+                terminated=terminated,
+                routing=(routing / routing.sum(-1, keepdim=True)).cpu().numpy(),  # what bfloat16 has rounded off
+                spread=spread,
+            )
 
     def _spread(self, latents: Tensor, plan: Conditioning, hidden: Conditioning | None, draws: int) -> np.ndarray:
         """How far ``draws`` of noise lie apart, of which the first has made ``latents``; the others are not kept."""
@@ -221,7 +218,7 @@ class World:
             RuntimeError: if a world has not been reset.
         """
         self._require_begun("observe")
-        with self._threads():
+        with self._limited_threads():
             actions = self._route(torch.as_tensor(rows), range(self.num_worlds))
             plan = self.dynamics.plan(self.memory, actions, self._prompts)
             return self._remember(latents.to(self.device), plan)
@@ -310,7 +307,7 @@ class World:
             self._prompts[:] = source._prompts
 
     @contextmanager
-    def _threads(self) -> Iterator[None]:
+    def _limited_threads(self) -> Iterator[None]:
         """PyTorch's threads, but no more than there are worlds.
 
         A block of one world is hundreds of small operations, at each of which threads wait for each other: two of them

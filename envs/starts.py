@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from astra_gym.bundles import Start, StartBank
-    from astra_gym.data.moments import Moments
+    from astra_gym.data.episode_starts import EpisodeStarts
     from astra_gym.world import World
 
 OPTIONS = ("start", "image", "video", "actions", "prompt")
@@ -36,7 +36,7 @@ class Beginning:
     """The scenario that it is told it is in, None for nothing."""
 
 
-def start_bank(world: World, modality: Modality, episodes: str | Path | None) -> StartBank | Moments:
+def start_bank(world: World, modality: Modality, episodes: str | Path | None) -> StartBank | EpisodeStarts:
     """What the beginnings of a scenario are drawn from: the bundle's bank, or the moments of a dataset in a folder.
 
     Raises:
@@ -45,14 +45,14 @@ def start_bank(world: World, modality: Modality, episodes: str | Path | None) ->
     """
     if episodes is None:
         return world.bundle.starts[modality.name]
-    from astra_gym.data.moments import load_moments
+    from astra_gym.data.episode_starts import load_episode_starts
 
-    return load_moments(episodes, world.bundle, modality)
+    return load_episode_starts(episodes, world.bundle, modality)
 
 
 def draw_beginnings(
     world: World,
-    bank: StartBank | Moments,
+    bank: StartBank | EpisodeStarts,
     modality: Modality,
     generators: Sequence[np.random.Generator],
     options: Mapping[str, Any] | None,
@@ -79,7 +79,7 @@ def draw_beginnings(
 
 
 def _given_start(
-    world: World, modality: Modality, bank: StartBank | Moments, options: Mapping[str, Any]
+    world: World, modality: Modality, bank: StartBank | EpisodeStarts, options: Mapping[str, Any]
 ) -> Start | None:
     """The start that ``options`` ask for, None if they name no beginning."""
     if unknown := [key for key in options if key not in OPTIONS]:

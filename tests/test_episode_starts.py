@@ -7,8 +7,8 @@ import torch
 
 from astra_gym.actions import DRIVE
 from astra_gym.agents.train import TrainAgentArgs, make_vec_env
+from astra_gym.data.episode_starts import EpisodeStarts
 from astra_gym.data.episodes import LatentEpisodes, read_episodes
-from astra_gym.data.moments import Moments
 from astra_gym.envs import AstraVectorEnv
 
 LENGTH = 10
@@ -27,8 +27,8 @@ def test_every_moment_but_an_end_is_a_start_with_what_came_before_it():
         offsets=torch.tensor([0, 4, 7]),
         seeds=torch.tensor([70, 80]),
     )
-    moments = Moments(data, DRIVE, length=2)
-    starts = [moments[place] for place in range(len(moments))]
+    bank = EpisodeStarts(data, DRIVE, length=2)
+    starts = [bank[place] for place in range(len(bank))]
     assert [start.latents.flatten().tolist() for start in starts] == [[0], [0, 1], [1, 2], [4], [4, 5], [5, 6]]
     assert [start.sim_seed for start in starts] == [70, 70, 70, 80, 80, 80]
     assert [start.index for start in starts] == list(range(6))

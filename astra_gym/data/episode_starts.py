@@ -1,4 +1,4 @@
-"""Every moment of collected episodes as a beginning."""
+"""Every moment of collected episodes as a start, beside the few of a bundle's bank."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from astra_gym.bundles import Bundle, Start
 from astra_gym.data.episodes import LatentEpisodes, latent_episodes, read_scenario
 
 
-class Moments:
-    """The moments of a dataset's episodes as starts, in their order: what a bundle's bank is, with more to draw from.
+class EpisodeStarts:
+    """The moments of a dataset's episodes as starts, in their order; used as :class:`astra_gym.bundles.StartBank` is.
 
     An episode's last block is none if it ended there. Early in an episode the world has less to remember.
 
@@ -43,8 +43,8 @@ class Moments:
         )
 
 
-def load_moments(path: str | Path, bundle: Bundle, modality: Modality) -> Moments:
-    """The moments of the Minari dataset in a folder; its latents are made once and kept beside it.
+def load_episode_starts(path: str | Path, bundle: Bundle, modality: Modality) -> EpisodeStarts:
+    """The starts of the Minari dataset in a folder; its latents are made once and kept beside it.
 
     Raises:
         FileNotFoundError: if there is no dataset.
@@ -57,4 +57,6 @@ def load_moments(path: str | Path, bundle: Bundle, modality: Modality) -> Moment
             f"{collected.high}, allowed are those of {modality.name}, from {space.low} to {space.high}"
         )
     memory = bundle.transformer.config
-    return Moments(latent_episodes(Path(path), bundle.autoencoder), modality, memory.window + memory.summary_window)
+    return EpisodeStarts(
+        latent_episodes(Path(path), bundle.autoencoder), modality, memory.window + memory.summary_window
+    )
