@@ -190,6 +190,16 @@ def test_packed_convolution_computes_the_same(kernel_size, groups, silu, dtype, 
         torch.testing.assert_close(layer(x, base=again), added, atol=tolerance, rtol=tolerance)
 
 
+def test_a_packed_convolution_takes_pictures_of_any_size_and_number():
+    layer = Conv2d(24, 24, 3, padding=1).requires_grad_(False)
+    pictures = [torch.randn(count, 24, size, size) for count in (1, 2, 9) for size in (4, 6)]
+    plain = [layer(x) for x in pictures]
+    layer.pack()
+    for _ in range(2):  # more sizes than it keeps weights for
+        for x, expected in zip(pictures, plain, strict=True):
+            torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("worlds", [1, 8])
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_of_few_queries_differs_by_rounding_alone(masked, worlds):

@@ -16,6 +16,7 @@ import torch
 
 from astra_gym.evaluation.machine import matrix_rate
 from astra_gym.models.transformer import AstraTransformer
+from astra_gym.precision import native_dtype
 from astra_gym.world import World
 
 OUTSIDE = "Gymnasium and Python"
@@ -184,6 +185,6 @@ def multiply_adds(world: World, predicts: bool = True) -> int:
 
 
 def matrix_rates(device: torch.device) -> dict[str, float]:
-    """GFLOP a second of a large matrix product, by dtype."""
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    return {name: 1e-9 * matrix_rate(device, dtype) for name, dtype in dtypes.items()}
+    """GFLOP a second of a large matrix product, by dtype; of bfloat16 only where the device does not emulate it."""
+    dtypes = dict.fromkeys((torch.float32, native_dtype(device)))
+    return {str(dtype).removeprefix("torch."): 1e-9 * matrix_rate(device, dtype) for dtype in dtypes}

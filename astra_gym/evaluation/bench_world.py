@@ -50,7 +50,6 @@ class BenchWorldArgs:
         "num_inference_steps=2",
         "num_inference_steps=4",
         "dtype=float32",
-        "dtype=bfloat16",
         "dtype=int8",
         "obs_type=latent",
     )

@@ -40,11 +40,11 @@ def median_seconds(work: Callable[[], object], times: int, device: torch.device)
     return sorted(seconds_of(work, times, device))[times // 2]
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> float:
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Floating point operations a second of a large square matrix product, once the processor is up to speed."""
     size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    times = min(100, max(3, int(0.5 / median_seconds(lambda: a @ b, 3, device))))  # a processor may emulate bfloat16
+    times = min(100, max(3, int(0.5 / median_seconds(lambda: a @ b, 3, device))))
     median_seconds(lambda: a @ b, times, device)  # warms up: wide units start slowly
     return 2 * size**3 / median_seconds(lambda: a @ b, times, device)
 

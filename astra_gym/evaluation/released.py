@@ -108,7 +108,7 @@ def _bench(args: BenchArgs, folder: Path) -> str:
             rows.append(("  memory", f"{peak / 1e9:.2f} GB on the device, weights included"))
         else:
             rows.append(("  memory", f"{peak / 1e9:.2f} GB beside the weights"))
-    rate = matrix_rate(device)
+    rate = matrix_rate(device, torch.bfloat16)
     flops = pass_flops(inputs.tokens, layers=args.layers)
     floor = flops / rate
     rows += [
