@@ -26,7 +26,7 @@ from astra_gym.evaluation.bars import bars  # noqa: E402
 from astra_gym.evaluation.control import driving_clips  # noqa: E402
 from astra_gym.evaluation.drift import actions_from  # noqa: E402
 from astra_gym.evaluation.egomotion import displacement, speed_and_turn  # noqa: E402
-from astra_gym.evaluation.evaluate import EvaluateArgs, evaluate  # noqa: E402
+from astra_gym.evaluation.evaluate import EvaluateArgs, evaluate, fingerprint  # noqa: E402
 from astra_gym.evaluation.rollout import Reading, Rollout, read_truth, roll  # noqa: E402
 from astra_gym.evaluation.routing import routed_as  # noqa: E402
 from astra_gym.evaluation.speed import measure_speed  # noqa: E402
@@ -305,6 +305,10 @@ def test_the_readme_gets_a_summary_and_the_model_card_everything(joint, data, tm
     assert "| *aimed at, others* | 32 |" in summary and "aimed at, drive" not in summary
     assert "| camera |" in card.read_text() and "fine detail" in card.read_text()
     assert Path("docs/figures/dream_camera.png").stat().st_size > 0
+
+
+def test_the_same_weights_have_one_fingerprint_whatever_they_compute_in():
+    assert fingerprint(load_bundle(dtype="float32")) == fingerprint(load_bundle(dtype="bfloat16"))
 
 
 def test_speed_is_measured_in_a_process_of_its_own():

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 MOST_PACKED = 4
 """Sizes of pictures for which a convolution keeps its weights as they want them."""
 
