@@ -50,8 +50,9 @@ demo: $(INSTALLED) ## films in videos/: agents in every world, and in the true s
 	@for world in Drive Drone Camera; do \
 		$(BIN)/astra-gym record AstraSim/$$world-v0 --agent learned --episodes 2 --blocks 75 --output videos || exit 1; done
 
+# Two workers of one thread each: with more, threads of the one wait for those of the other.
 test: $(INSTALLED) ## run all tests (ARGS="-k drive" for some)
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 train: $(INSTALLED) $(foreach name,$(SCENARIOS),data/$(name)/train/metadata.json data/$(name)/val/metadata.json) ## collect data where it is missing, then train (SCENARIOS=drive)
 	$(BIN)/python scripts/train_world.py --scenarios $(SCENARIOS) $(ARGS)
