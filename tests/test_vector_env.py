@@ -5,6 +5,7 @@ import shutil
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space
@@ -29,6 +30,15 @@ def make(num_envs: int = 2, **arguments) -> AstraVectorEnv:
 def end_every_episode(envs: AstraVectorEnv) -> None:
     """From now on the model judges every block to end its episode."""
     envs._world.bundle.heads.termination.bias.data.fill_(1e3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_threads():
+    """Batches here share their work between threads, however many the rest of the tests use."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

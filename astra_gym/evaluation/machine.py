@@ -44,7 +44,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Floating point operations a second of a large square matrix product, once the processor is up to speed."""
     size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    times = min(100, max(3, int(0.5 / median_seconds(lambda: a @ b, 3, device))))
+    times = min(100, max(3, int(0.5 / median_seconds(lambda: a @ b, 3, device))))  # a processor may emulate bfloat16
     median_seconds(lambda: a @ b, times, device)  # warms up: wide units start slowly
     return 2 * size**3 / median_seconds(lambda: a @ b, times, device)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MOST_PACKED = 4
-"""Sizes of pictures for which a convolution keeps its weights as they want them."""
+"""Shapes of its input, with the threads at work, for which a packed convolution keeps rearranged weights."""
 
 
 class Linear(nn.Linear):
