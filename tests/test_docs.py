@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CARD = ROOT / "astra_gym/pretrained/small/README.md"
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", CARD, *sorted((ROOT / "docs").glob("*.md"))]
 LOG = ROOT / "docs/training.md"
-"""Its commands are of their own day, and leave out what repeats."""
+"""The training log. Its commands are those of their day and leave out what repeats, so they are not parsed."""
 
 
 def anchors(document: Path) -> set[str]:
@@ -24,7 +24,7 @@ def anchors(document: Path) -> set[str]:
 
 
 def commands(document: Path) -> list[str]:
-    """The ``astra-gym`` lines in a document's blocks of shell, each without its comment."""
+    """The ``astra-gym`` commands in a document's blocks of shell, one a line, without comments."""
     blocks = re.findall(r"^```bash\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     found = [re.search(r"(?<![\w/-])astra-gym .*", line.split("#")[0]) for line in lines]
