@@ -114,6 +114,12 @@ class RoadView:
             points.append(point)
         return np.array(points).reshape(-1, 2)
 
+    def bend(self) -> float:
+        """By how much the road in sight turns, in radians: the range of its headings; 0 without a way to go."""
+        steps = np.diff(self.course(0.0), axis=0)
+        headings = np.unwrap(np.arctan2(steps[:, 0], steps[:, 1]))
+        return float(np.ptp(headings)) if len(headings) else 0.0
+
     def nearest_road(self) -> np.ndarray | None:
         """The piece of road that is quickest to reach, ``float (2,)``; None if no road is in sight."""
         angles = np.linspace(-np.pi, np.pi, 49)

@@ -39,6 +39,9 @@ class WorldConfig:
     temperatures: dict[str, float] = field(default_factory=dict)
     """For each scenario the standard deviation of the noise that a block begins as, 1 where it is not named; lower is
     truer on average and less varied."""
+    one_noise_per_channel: bool = False
+    """Whether a block begins as one random number for each latent channel, the same at all places, instead of one for
+    each number: how a world was trained, see :mod:`astra_gym.training.coupling`."""
     flow: FlowConfig = field(default_factory=FlowConfig)
     termination_rewards: dict[str, float] = field(default_factory=dict)
     """For each scenario that can end: mean reward of the block that ends an episode."""

@@ -177,7 +177,7 @@ class World:
             free = self._route(torch.zeros_like(action_rows), everyone) if self.guidance_scale != 1.0 else None
             plan = self.dynamics.plan(self.memory, actions, self._prompts, self._steps)
             hidden = free and self.dynamics.plan(self.memory, free, self._prompts, self._steps)
-            noise = self._temperatures * self._noise(everyone)
+            noise = self._temperatures * self._beginning(everyone)
             latents = self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden)
             spread = self._spread(latents, plan, hidden, draws) if draws > 1 else None
             pixels = self._start_decoding(latents) if decode else None  # a GPU copies them while the block is committed
@@ -197,7 +197,7 @@ class World:
         before = [generator.get_state() for generator in self._generators]
         made = [latents]
         for _ in range(draws - 1):
-            noise = self._temperatures * self._noise(range(self.num_worlds))
+            noise = self._temperatures * self._beginning(range(self.num_worlds))
             made.append(self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden))
         for generator, state in zip(self._generators, before, strict=True):
             generator.set_state(state)
@@ -329,6 +329,12 @@ class World:
         names = [self.modalities[world] for world in worlds]
         return self.bundle.transformer.action_encoder(rows.to(self.device, self.dtype), names)
 
-    def _noise(self, worlds: Sequence[int]) -> Tensor:
-        noise = [torch.randn(self._latent_shape, generator=self._generators[world]) for world in worlds]
+    def _beginning(self, worlds: Sequence[int]) -> Tensor:
+        """Noise that a block is made from."""
+        if not self.bundle.config.one_noise_per_channel:
+            return self._noise(worlds)
+        return self._noise(worlds, (self._latent_shape[0], 1, 1)).expand(-1, *self._latent_shape)
+
+    def _noise(self, worlds: Sequence[int], shape: Sequence[int] | None = None) -> Tensor:
+        noise = [torch.randn(shape or self._latent_shape, generator=self._generators[world]) for world in worlds]
         return torch.stack(noise).to(self.device)

@@ -25,6 +25,7 @@ from astra_gym.evaluation import heads, heldout, metrics, report  # noqa: E402
 from astra_gym.evaluation.bars import bars  # noqa: E402
 from astra_gym.evaluation.control import driving_clips  # noqa: E402
 from astra_gym.evaluation.drift import actions_from  # noqa: E402
+from astra_gym.evaluation.drift_drive import bends  # noqa: E402
 from astra_gym.evaluation.egomotion import displacement, speed_and_turn  # noqa: E402
 from astra_gym.evaluation.evaluate import EvaluateArgs, evaluate, fingerprint  # noqa: E402
 from astra_gym.evaluation.rollout import Reading, Rollout, read_truth, roll  # noqa: E402
@@ -106,6 +107,16 @@ def test_road_is_seen_where_it_is(recorded):
     assert metrics.road_mask(first)[20, 32] and not metrics.road_mask(first)[20, 2]
     grass = np.broadcast_to(np.array([100, 202, 100], np.uint8), (64, 64, 3))
     assert not metrics.on_road(grass) and not metrics.road_visible(grass)
+
+
+def test_a_road_that_turns_is_a_bend():
+    straight = np.full((64, 64, 3), (102, 204, 102), np.uint8)
+    straight[:, 24:40] = 105
+    corner = straight.copy()
+    corner[:24, :24] = (102, 204, 102)
+    corner[:16, 24:40] = (102, 204, 102)
+    corner[16:32, 24:] = 105
+    assert bends(straight[None]) == 0.0 and bends(corner[None]) == 1.0 and bends(np.stack([straight, corner])) == 0.5
 
 
 def test_motion_from_frames_agrees_with_the_simulator():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +14,7 @@ from astra_gym.actions import DRIVE
 from astra_gym.bundles import Start
 from astra_gym.data.episodes import Episode
 from astra_gym.evaluation.drift import MEASURES, Measures, against_truth, course, save_strip
+from astra_gym.evaluation.egomotion import speed_and_turn
 from astra_gym.evaluation.metrics import on_road, road_visible
 from astra_gym.simulators import replay_start
 from astra_gym.world import World
@@ -21,18 +22,37 @@ from astra_gym.world import World
 SIMULATORS = 4
 """Starts from which the agent also drives in the simulator, which takes longer than the dream."""
 
+BEND = np.radians(30)
+"""A road bends if its part in sight turns by more."""
+
+
+def bends(frames: np.ndarray) -> float:
+    """Share of frames ``uint8 (..., H, W, 3)`` whose road bends."""
+    from astra_gym.agents.road import RoadView
+
+    return float(np.mean([RoadView(frame).bend() > BEND for frame in frames.reshape(-1, *frames.shape[-3:])]))
+
+
 ROAD: Measures = {
     "road_visible": lambda frames: float(road_visible(frames).mean()),
     "on_road": lambda frames: float(on_road(frames).mean()),
 }
+BENDS: Measures = {"bends": bends}
 
 
-def dream(world: World, starts: Sequence[Start], agent: str, blocks: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Let an agent drive a batch of worlds, one a start, on their own history.
+class Drive(NamedTuple):
+    """What an agent saw of N worlds."""
 
-    Returns:
-        Newest frames ``uint8 (N, blocks, H, W, 3)`` and terminations ``bool (N, blocks)``, which do not stop a world.
-    """
+    frames: np.ndarray
+    """The newest of each block, ``uint8 (N, blocks, H, W, 3)``."""
+    terminated: np.ndarray
+    """``bool (N, blocks)``; it stops no world."""
+    speed: list[float]
+    """Mean speed at each horizon in m/s, as the ground passes in the picture."""
+
+
+def dream(world: World, starts: Sequence[Start], agent: str, horizons: Sequence[int], seed: int) -> Drive:
+    """Let an agent drive a batch of worlds, one a start, on their own history."""
     from astra_gym.agents.policies import make_agent
 
     with gym.make("AstraSim/Drive-v0") as sim:
@@ -40,24 +60,30 @@ def dream(world: World, starts: Sequence[Start], agent: str, blocks: int, seed: 
     for number, driver in enumerate(agents):
         driver.reset(seed + number)
     newest = world.reset(starts, [seed + number for number in range(len(starts))])
-    made, terminated = [], []
-    for _ in tqdm(range(blocks), unit="block", desc="drift: dream", leave=False):
+    made, terminated, whole = [], [], {}
+    for number in tqdm(range(1, max(horizons) + 1), unit="block", desc="drift: dream", leave=False):
         actions = np.stack([driver.act(block) for driver, block in zip(agents, newest, strict=True)])
         step = world.step(DRIVE.rows(actions))
         newest = step.frames
         made.append(newest[:, -1])
         terminated.append(step.terminated)
-    return np.stack(made, 1), np.stack(terminated, 1)
+        if number in horizons:
+            whole[number] = newest
+    return Drive(np.stack(made, 1), np.stack(terminated, 1), _speeds(whole, horizons))
 
 
-def drive_simulator(starts: Sequence[Start], agent: str, blocks: int, seed: int) -> np.ndarray:
-    """The same agent from the same starts in the simulator, ``uint8 (N, blocks, H, W, 3)``.
+def _speeds(blocks: Mapping[int, np.ndarray | list[np.ndarray]], horizons: Sequence[int]) -> list[float]:
+    return [float(speed_and_turn(np.asarray(blocks[horizon]))[:, 0].mean()) for horizon in horizons]
 
-    An episode that ends on the way goes on with a new track.
-    """
+
+def drive_simulator(starts: Sequence[Start], agent: str, horizons: Sequence[int], seed: int) -> Drive:
+    """The same agent from the same starts in the simulator; an episode that ends goes on with a new track."""
     from astra_gym.agents.policies import make_agent
 
+    blocks = max(horizons)
     made: list[list[np.ndarray]] = []
+    ended: list[list[bool]] = []
+    whole: dict[int, list[np.ndarray]] = {horizon: [] for horizon in horizons}
     with (
         gym.make("AstraSim/Drive-v0", max_episode_blocks=None, disable_env_checker=True) as sim,
         tqdm(total=len(starts) * blocks, unit="block", desc="drift: simulator", leave=False) as bar,
@@ -67,14 +93,18 @@ def drive_simulator(starts: Sequence[Start], agent: str, blocks: int, seed: int)
             block, _ = replay_start(sim, start)
             driver.reset(seed + number)
             made.append([])
+            ended.append([])
             for step in range(blocks):
                 block, _, terminated, truncated, _ = sim.step(driver.act(block))
                 made[-1].append(block[-1])
+                ended[-1].append(terminated)
+                if step + 1 in whole:
+                    whole[step + 1].append(block)
                 if terminated or truncated:
                     block, _ = sim.reset(seed=2_000_000 + 1000 * number + step)
                     driver.reset(seed + number)
                 bar.update()
-    return np.array(made)
+    return Drive(np.array(made), np.array(ended), _speeds(whole, horizons))
 
 
 def judge_drive_drift(
@@ -100,20 +130,21 @@ def judge_drive_drift(
         seed: of the first world.
         output: folder for ``drift_drive.png``.
     """
-    blocks = max(horizons)
-    dreamt, terminated = dream(world, starts, agent, blocks, seed)
-    driven = drive_simulator(starts[:SIMULATORS], agent, blocks, seed)
-    save_strip(output / "drift_drive.png", dreamt, "Driven by a scripted agent on the world's own history")
+    dreamt = dream(world, starts, agent, horizons, seed)
+    driven = drive_simulator(starts[:SIMULATORS], agent, horizons, seed)
+    save_strip(output / "drift_drive.png", dreamt.frames, "Driven by a scripted agent on the world's own history")
     true = np.concatenate([episode.blocks[1:, -1] for episode in episodes])
     true = true[road_visible(true)]
-    figures = against_truth(world, dreamt, [true] * len(horizons), episodes, horizons, MEASURES | ROAD)
-    truly = course(driven, horizons, MEASURES | ROAD)
+    figures = against_truth(world, dreamt.frames, [true] * len(horizons), episodes, horizons, MEASURES | ROAD | BENDS)
+    truly = course(driven.frames, horizons, MEASURES | ROAD)
     figures |= {
         "agent": agent,
         "ratio_to_simulator": [a / b for a, b in zip(figures["dream"]["gradient"], truly["gradient"], strict=True)],
-        "simulator": truly,
-        "dream_terminations": int(terminated.any(1).sum()),
+        "simulator": truly | {"speed": driven.speed},
+        "true_bends": bends(true),
+        "dream": figures["dream"] | {"speed": dreamt.speed},
+        "dream_terminations": int(dreamt.terminated.any(1).sum()),
     }
     for name, measure in ROAD.items():
-        figures[f"dream_{name}"], figures[f"simulator_{name}"] = measure(dreamt), measure(driven)
+        figures[f"dream_{name}"], figures[f"simulator_{name}"] = measure(dreamt.frames), measure(driven.frames)
     return figures

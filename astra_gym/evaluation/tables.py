@@ -182,6 +182,11 @@ def _drift_table(drift: Values) -> str:
         rows.append((f"{what} (R, G, B), dream - true, grey levels", cells))
     if "road_visible" in drift["dream"]:
         rows.append(("road visible", [f"{share:.2f}" for share in drift["dream"]["road_visible"]]))
+    if "true_bends" in drift:
+        seen, what = drift["dream"], f"the road bends, share of frames (true {drift['true_bends']:.2f})"
+        rows.append((what, [f"{share:.2f}" for share in seen["bends"]]))
+        speeds = zip(seen["speed"], drift["simulator"]["speed"], strict=True)
+        rows.append(("speed seen, dream / simulator, m/s", [f"{a:.0f} / {b:.0f}" for a, b in speeds]))
     return (
         f"{who} on the world's own history, mean of {drift['worlds']} worlds (the autoencoder alone keeps "
         f"{drift['autoencoder_ratio_to_true']:.2f} of the sharpness and "

@@ -322,6 +322,7 @@ def _write_bundle(
     endings = {name: data.rewards[data.terminations] for name, data in training.items()}
     config = WorldConfig(
         num_inference_steps=args.world_loss.denoising_steps,
+        one_noise_per_channel=args.world_loss.nat_price > 0,
         flow=args.flow,
         termination_rewards={name: float(e.mean()) for name, e in endings.items() if len(e)},
         own_scenarios={name: read_scenario(args.data / name / "train") for name in training if name not in MODALITIES},

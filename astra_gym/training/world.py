@@ -7,6 +7,7 @@ is what the model itself generated from the clip's beginning, so that it learns 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from astra_gym.models.heads import RewardHeads
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.sampler import Dynamics, FlowConfig, predict_clean, shift_levels
 from astra_gym.training.clips import ClipSampler, draw_jointly
+from astra_gym.training.coupling import NoiseEncoder, nats
 from astra_gym.training.critic import LatentCritic, critic_loss, detail_loss, towards_real
 from astra_gym.training.parallel import Draws
 from astra_gym.training.pixels import pixel_loss
@@ -28,7 +30,7 @@ from astra_gym.training.reader import ActionReader, reader_losses
 
 
 class WorldModel(nn.Module):
-    """The transformer, the heads, and the transformer's critic and reader, trained together.
+    """The transformer, the heads, and the transformer's critic, reader and encoder of noise, trained together.
 
     Args:
         transformer, heads: what becomes of the world.
@@ -41,6 +43,7 @@ class WorldModel(nn.Module):
         channels, names = transformer.config.in_channels, transformer.scenarios
         self.critic = LatentCritic(channels, len(names))
         self.reader = ActionReader(channels, transformer.config.latent_size, [deviations[name] for name in names])
+        self.noise_encoder = NoiseEncoder(channels, transformer.config.latent_size, len(names))
 
 
 @dataclass
@@ -84,6 +87,12 @@ class WorldLossConfig:
     pixel_age: int = 4
     """It counts where at most so many frames of the model's own come before: later the truth is no longer what follows,
     and in its mean things fade."""
+    nat_price: float = 0.0
+    """What a nat costs that the noise tells of the true frame, see :mod:`astra_gym.training.coupling`; 0 for
+    independent noise."""
+    free_noise_share: float = 0.25
+    """Share of the frames made from pure noise whose noise tells nothing, as in the trained world: they are not
+    compared with the truth, but have to look real and to obey."""
     low_noise_share: float = 0.08
     """Share of the targets whose noise level is uniform; the others lie towards 1."""
     own_history_from: float = 0.5
@@ -179,12 +188,17 @@ class WorldStage:
         target_level = torch.where(pure, 1.0, target_level)
         hide = torch.cat([draws.rand(shape) < config.action_dropout / 2, draws.rand(shape) < config.action_dropout], 1)
         rows = torch.cat([clip["rows"], clip["rows"]], 1) * ~hide[..., None]
-        made = self._make(history, history_level, truth, target_level, rows, clip["scenarios"], draws)
-        names = self.model.transformer.scenarios
-        scenario = torch.tensor([names.index(name) for name in clip["scenarios"]], device=truth.device)
-        scenario = scenario[:, None].expand(shape)
+        scenario = self._scenario_numbers(clip["scenarios"], shape)
+        noise, told = self._noise(draws, truth), torch.zeros(shape, device=truth.device)
+        free = torch.zeros_like(pure)
+        if config.nat_price:
+            free = pure & (draws.rand(shape) < config.free_noise_share)
+            informed = pure & ~free & ~hide[:, shape[1] :]
+            informed[:, 0] = False  # it has none before it
+            noise, told = self._inform(noise, truth, scenario, informed, learn=age == 0)
+        made = self._make(history, history_level, truth, target_level, rows, clip["scenarios"], noise, draws)
 
-        error = (made.clean - truth).square().mean((2, 3, 4))
+        error = (made.clean - truth).square().mean((2, 3, 4)) * ~free
         trust = 1 / (1 + age / config.own_history_trust)
         flow_loss = (error / (target_level**2 + 0.02) * trust).mean()
         reward_loss, termination_loss = self._head_losses(clip, made.features, made.actions, history_level)
@@ -203,6 +217,12 @@ class WorldStage:
             "balance": balance,
             "entropy": entropy,
         }
+        if config.nat_price:
+            numbers |= {
+                f"nats_{name}": (told * (scenario == i)).sum() / ((told > 0) & (scenario == i)).sum().clamp(min=1)
+                for i, name in enumerate(self.model.transformer.scenarios)
+            }
+            total = total + config.nat_price * (told * (age == 0)).mean()
         if config.critic_weight:
             # After frames of the model's own, the true next one is not what follows from the one before.
             shown = (draws.rand(shape) < 0.5) & (age == 0)
@@ -210,13 +230,42 @@ class WorldStage:
             numbers |= self._criticise(made, truth, scenario, judged, shown, draws)
             total = total + numbers["critic"] + config.detail_weight * numbers["detail"]
         if config.pixel_weight:
-            numbers["pixels"] = self._compare_pixels(made.clean, truth, trust, pure & (age <= config.pixel_age), draws)
+            numbers["pixels"] = self._compare_pixels(
+                made.clean, truth, trust, pure & ~free & (age <= config.pixel_age), draws
+            )
             total = total + config.pixel_weight * numbers["pixels"]
         if config.reader_weight:
             readable = pure & clip["known"] & ~hide[:, shape[1] :]
             numbers |= self._read_actions(made, history, clip, scenario, readable, draws)
             total = total + numbers["reader"] + config.reader_weight * numbers["obedience"]
         return total, numbers
+
+    def _scenario_numbers(self, scenarios: list[str], shape: Sequence[int]) -> Tensor:
+        names = self.model.transformer.scenarios
+        numbers = torch.tensor([names.index(name) for name in scenarios], device=self.model.transformer.device)
+        return numbers[:, None].expand(shape)
+
+    def _noise(self, draws: Draws, latents: Tensor) -> Tensor:
+        """To make frames of the size of ``latents (B, F, C, h, w)`` from."""
+        if not self.config.nat_price:
+            return draws.randn(latents.shape)
+        return draws.randn((*latents.shape[:3], 1, 1)).expand(latents.shape)
+
+    def _inform(
+        self, noise: Tensor, truth: Tensor, scenario: Tensor, informed: Tensor, learn: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """``noise (B, F, C, h, w)``, moved to tell of the true frames where ``informed (B, F)``, and how many nats it
+        tells ``(B, F)``. The encoder learns from the frames ``learn (F,)`` alone."""
+        previous = F.pad(truth[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
+        with self._autocast():
+            mean, deviation = self.model.noise_encoder(
+                truth.flatten(0, 1), previous.flatten(0, 1), scenario.flatten(0, 1)
+            )
+        told = nats(mean, deviation).unflatten(0, informed.shape) * informed
+        mean, deviation = (each.view(*noise.shape[:3], 1, 1) for each in (mean, deviation))
+        moved = mean + deviation * noise
+        moved = torch.where(learn.expand_as(informed)[..., None, None, None], moved, moved.detach())
+        return torch.where(informed[..., None, None, None], moved, noise), told
 
     def _make(
         self,
@@ -226,13 +275,14 @@ class WorldStage:
         target_level: Tensor,
         rows: Tensor,
         scenarios: list[str],
+        noise: Tensor,
         draws: Draws,
     ) -> _Made:
         """Predict clips ``(B, F, C, h, w)`` from their corrupted selves and from corrupted histories, all frames in one
         pass; ``rows (B, 2 F, row_dim)`` are of history and of targets."""
         transformer, (clips, frames) = self.model.transformer, history_level.shape
         noisy_history = corrupt(history, history_level, draws.randn(truth.shape))
-        noisy_target = corrupt(truth, target_level, draws.randn(truth.shape))
+        noisy_target = corrupt(truth, target_level, noise)
         usable = F.pad((history_level < self.flow.previous_limit)[:, :-1], (1, 0))
         previous = F.pad(noisy_history[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0)) * usable[..., None, None, None]
         times = torch.arange(frames, device=truth.device).repeat(2).expand(clips, -1)
@@ -342,7 +392,13 @@ class WorldStage:
         first = max(0, context - frames)
         with self._autocast():
             made = self.roll_out(
-                truth[:, first:], clip["rows"][:, first:], clip["scenarios"], context - first, own, draws
+                truth[:, first:],
+                clip["rows"][:, first:],
+                clip["scenarios"],
+                context - first,
+                own,
+                draws,
+                informed=self.config.nat_price > 0,
             )
         history = torch.cat([truth[:, :context], made, truth[:, -1:]], 1)
         newest = {key: value[:, -frames:] if isinstance(value, Tensor) else value for key, value in clip.items()}
@@ -358,8 +414,10 @@ class WorldStage:
         context: int,
         frames: int,
         draws: Draws,
+        informed: bool = False,
     ) -> Tensor:
-        """Generate ``frames`` latent frames after the first ``context`` of clips ``(B, F, ...)`` with their actions."""
+        """Generate ``frames`` latent frames after the first ``context`` of clips ``(B, F, ...)`` with their actions,
+        from noise that is ``informed`` of the true ones or not."""
         transformer = self.model.transformer
         memory = HistoryMemory(transformer, len(latents), torch.bfloat16 if self.bf16 else torch.float32)
         steps = self.config.denoising_steps
@@ -368,10 +426,16 @@ class WorldStage:
         noise = draws.randn(latents[:, :context].shape)
         before = RoutedActions(*(tensor[:, :context] for tensor in actions))
         previous = self.dynamics.begin(memory, latents[:, :context], before, noise, prompt)
+        true = latents[:, context - 1 :][:, : frames + 1]
+        fresh = self._noise(draws, true)
+        if informed:
+            wanted = torch.ones(true.shape[:2], dtype=torch.bool, device=true.device)
+            scenario = self._scenario_numbers(scenarios, true.shape[:2])
+            fresh, _ = self._inform(fresh, true, scenario, wanted, learn=wanted[0])
         generated = []
         for t in range(context, context + frames):
             plan = self.dynamics.plan(memory, RoutedActions(*(tensor[:, t] for tensor in actions)), prompt, steps)
-            current = self.dynamics.generate(memory, plan, previous, draws.randn(previous.shape))
+            current = self.dynamics.generate(memory, plan, previous, fresh[:, t - context + 1])
             generated.append(current)
             if t < context + frames - 1:
                 previous, _ = self.dynamics.commit(memory, current, plan, previous, draws.randn(previous.shape))
