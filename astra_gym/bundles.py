@@ -16,12 +16,15 @@ from astra_gym.actions import MODALITIES, Modality
 from astra_gym.models.autoencoder import BlockAutoencoder
 from astra_gym.models.heads import RewardHeads
 from astra_gym.models.layers import can_quantize
+from astra_gym.models.noise_prior import NoisePrior
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.precision import native_dtype, resolve_dtype
 from astra_gym.sampler import FlowConfig
 from astra_gym.scenarios import Scenario, in_order, simulator_id
 
 PRETRAINED = Path(__file__).parent / "pretrained"
+PARTS = {"transformer": AstraTransformer, "autoencoder": BlockAutoencoder, "heads": RewardHeads, "prior": NoisePrior}
+"""Of a bundle, by folder; it may lack the last."""
 
 
 @dataclass
@@ -39,9 +42,6 @@ class WorldConfig:
     temperatures: dict[str, float] = field(default_factory=dict)
     """For each scenario the standard deviation of the noise that a block begins as, 1 where it is not named; lower is
     truer on average and less varied."""
-    one_noise_per_channel: bool = False
-    """Whether a block begins as one random number for each latent channel, the same at all places, instead of one for
-    each number: how a world was trained, see :mod:`astra_gym.training.coupling`."""
     flow: FlowConfig = field(default_factory=FlowConfig)
     termination_rewards: dict[str, float] = field(default_factory=dict)
     """For each scenario that can end: mean reward of the block that ends an episode."""
@@ -165,6 +165,8 @@ class Bundle:
     heads: RewardHeads
     starts: dict[str, StartBank]
     """By scenario."""
+    prior: NoisePrior | None = None
+    """Of the noise that a block begins as; without one it is normal and independent at each place."""
 
     @property
     def scenarios(self) -> list[str]:
@@ -175,8 +177,10 @@ class Bundle:
         """Write the bundle, its weights as ``dtype``."""
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save(folder)
-        for name in ("transformer", "autoencoder", "heads"):
+        for name in PARTS:
             module = getattr(self, name)
+            if module is None:
+                continue
             original = {key: value.clone() for key, value in module.state_dict().items()}
             own_dtype = module.dtype
             module.to(dtype).save_pretrained(folder / name)
@@ -236,11 +240,13 @@ def load_bundle(
         raise ValueError(f"dtype: got int8, which PyTorch cannot compute in on {device!r} here; allowed is another")
     torch_dtype = native_dtype(target) if dtype is None else resolve_dtype("float32" if int8 else dtype)
     modules = {}
-    for name, cls in (("transformer", AstraTransformer), ("autoencoder", BlockAutoencoder), ("heads", RewardHeads)):
+    for name, cls in PARTS.items():
+        if name == "prior" and not (folder / name).is_dir():
+            continue
         if not (folder / name / "diffusion_pytorch_model.safetensors").is_file():
             raise FileNotFoundError(f"world: {folder / name} has no diffusion_pytorch_model.safetensors")
         try:
-            kept = torch.float32 if name == "heads" else torch_dtype
+            kept = torch.float32 if name in ("heads", "prior") else torch_dtype
             module = cls.from_pretrained(folder / name, torch_dtype=kept, low_cpu_mem_usage=False)
         except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
             raise ValueError(

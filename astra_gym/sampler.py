@@ -168,11 +168,11 @@ class Dynamics:
 
     def begin(
         self, memory: HistoryMemory, latents: Tensor, actions: RoutedActions, noise: Tensor, prompt: Tensor | None
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """Commit a whole history ``(B, T, C, h, w)`` with its actions ``(B, T, ...)`` to an empty memory in one pass.
 
         Returns:
-            ``previous`` for the next frame.
+            Of its newest frame what :meth:`commit` returns.
         """
         frames, dtype = latents.shape[1], self.transformer.dtype
         noisy = self._corrupt(latents, noise)
@@ -182,6 +182,6 @@ class Dynamics:
         mask = history_mask(frames, self.transformer).to(latents.device)
         recorders = memory.recorders()
         conditioning = self.transformer.condition(level, actions, times, prompt)
-        self.transformer.predict(noisy.to(dtype), conditioning, previous.to(dtype), mask, recorders, wanted=0)
+        output = self.transformer.predict(noisy.to(dtype), conditioning, previous.to(dtype), mask, recorders, wanted=0)
         memory.fill(recorders)
-        return noisy[:, -1]
+        return noisy[:, -1], output.features[:, -1]

@@ -82,6 +82,7 @@ class World:
         size = bundle.transformer.config
         self._latent_shape = (size.in_channels, *size.latent_size)
         self._previous = torch.zeros(num_worlds, *self._latent_shape, device=self.device)
+        self._features = torch.zeros(num_worlds, bundle.heads.config.feature_dim, device=self.device)
         self._generators = [torch.Generator() for _ in range(num_worlds)]
         self._begun = [False] * num_worlds
         self._prompts = bundle.transformer.prompt(self.modalities)
@@ -141,7 +142,8 @@ class World:
         memory = HistoryMemory(transformer, 1, self.dtype)
         noise = torch.stack([self._noise([world]) for _ in start.latents], 1)
         latents = start.latents[None].to(self.device)
-        self._previous[world] = self.dynamics.begin(memory, latents, actions, noise, prompt)[0]
+        previous, features = self.dynamics.begin(memory, latents, actions, noise, prompt)
+        self._previous[world], self._features[world] = previous[0], features[0]
         self.memory.put([world], memory)
         self._begun[world] = True
 
@@ -177,7 +179,7 @@ class World:
             free = self._route(torch.zeros_like(action_rows), everyone) if self.guidance_scale != 1.0 else None
             plan = self.dynamics.plan(self.memory, actions, self._prompts, self._steps)
             hidden = free and self.dynamics.plan(self.memory, free, self._prompts, self._steps)
-            noise = self._temperatures * self._beginning(everyone)
+            noise = self._draw(plan)
             latents = self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden)
             spread = self._spread(latents, plan, hidden, draws) if draws > 1 else None
             pixels = self._start_decoding(latents) if decode else None  # a GPU copies them while the block is committed
@@ -197,7 +199,7 @@ class World:
         before = [generator.get_state() for generator in self._generators]
         made = [latents]
         for _ in range(draws - 1):
-            noise = self._temperatures * self._beginning(range(self.num_worlds))
+            noise = self._draw(plan)
             made.append(self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden))
         for generator, state in zip(self._generators, before, strict=True):
             generator.set_state(state)
@@ -227,7 +229,8 @@ class World:
         """Add the newest block of every world to its history and read its reward and termination."""
         noise = self._noise(range(self.num_worlds))
         self._previous, features = self.dynamics.commit(self.memory, latents, plan, self._previous, noise)
-        standard, ending = self.bundle.heads(features.float(), plan.actions.code[:, 0].float(), self.modalities)
+        self._features = features.float()
+        standard, ending = self.bundle.heads(self._features, plan.actions.code[:, 0].float(), self.modalities)
         reward = self.bundle.heads.reward_units(standard, self.modalities)
         terminated = (ending > 0) & self._can_end
         return torch.where(terminated, self._ending_reward, reward).cpu().numpy(), terminated.cpu().numpy()
@@ -263,6 +266,7 @@ class World:
         return {
             "memory": self.memory.state(),
             "previous": self._previous.clone(),
+            "features": self._features.clone(),
             "generators": [generator.get_state() for generator in self._generators],
             "begun": list(self._begun),
             "prompts": None if self._prompts is None else self._prompts.clone(),
@@ -274,7 +278,7 @@ class World:
         if len(state["generators"]) != self.num_worlds:
             raise ValueError(f"state: of {len(state['generators'])} worlds, this one has {self.num_worlds}")
         self.memory.load_state(state["memory"])
-        self._previous = state["previous"].clone()
+        self._previous, self._features = state["previous"].clone(), state["features"].clone()
         for generator, saved in zip(self._generators, state["generators"], strict=True):
             generator.set_state(saved)
         self._begun = list(state["begun"])
@@ -300,6 +304,7 @@ class World:
         self.memory.clear()
         self.memory.put(list(range(self.num_worlds)), source.memory)
         self._previous = source._previous.repeat(self.num_worlds, 1, 1, 1)
+        self._features = source._features.repeat(self.num_worlds, 1)
         for generator, seed in zip(self._generators, seeds, strict=True):
             generator.manual_seed(int(seed))
         self._begun = [True] * self.num_worlds
@@ -329,11 +334,15 @@ class World:
         names = [self.modalities[world] for world in worlds]
         return self.bundle.transformer.action_encoder(rows.to(self.device, self.dtype), names)
 
-    def _beginning(self, worlds: Sequence[int]) -> Tensor:
-        """Noise that a block is made from."""
-        if not self.bundle.config.one_noise_per_channel:
-            return self._noise(worlds)
-        return self._noise(worlds, (self._latent_shape[0], 1, 1)).expand(-1, *self._latent_shape)
+    def _draw(self, plan: Conditioning) -> Tensor:
+        """Noise to make the next block of every world from, ``(B, C, h, w)``."""
+        prior, worlds = self.bundle.prior, range(self.num_worlds)
+        if prior is None:
+            return self._temperatures * self._noise(worlds)
+        chance = torch.stack([torch.rand((), generator=generator) for generator in self._generators]).to(self.device)
+        normal = self._temperatures[:, :, 0, 0] * self._noise(worlds, self._latent_shape[:1])
+        noise = prior.sample(self._features, plan.actions.code[:, 0].float(), self._previous, chance, normal)
+        return noise[:, :, None, None].expand(-1, *self._latent_shape)
 
     def _noise(self, worlds: Sequence[int], shape: Sequence[int] | None = None) -> Tensor:
         noise = [torch.randn(shape or self._latent_shape, generator=self._generators[world]) for world in worlds]

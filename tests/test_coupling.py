@@ -1,4 +1,4 @@
-"""Noise that tells of the frame it is to be made into."""
+"""Noise that tells of the frame it is to be made into, and the prior that a world draws it from."""
 
 import dataclasses
 
@@ -6,16 +6,52 @@ import pytest
 import torch
 
 from astra_gym.bundles import load_bundle
-from astra_gym.training.coupling import NoiseEncoder, nats
+from astra_gym.models.noise_prior import NoisePrior
+from astra_gym.training.coupling import NoiseEncoder, log_density
 from astra_gym.world import World
 
 
-def test_nats_are_those_of_torch():
-    mean, deviation = torch.randn(5, 16), torch.rand(5, 16) + 0.1
-    told = torch.distributions.Normal(mean, deviation)
-    standard = torch.distributions.Normal(0.0, 1.0)
-    torch.testing.assert_close(nats(mean, deviation), torch.distributions.kl_divergence(told, standard).sum(1))
-    assert nats(torch.zeros(1, 16), torch.ones(1, 16)).item() == pytest.approx(0.0, abs=1e-6)
+def small_prior() -> NoisePrior:
+    torch.manual_seed(0)
+    return NoisePrior(4, (5, 7), feature_dim=6, action_dim=3, hidden_dim=16, components=3)
+
+
+def seen(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return torch.randn(count, 6), torch.randn(count, 3), torch.randn(count, 4, 5, 7)
+
+
+def test_densities_are_those_of_torch():
+    noise, mean, deviation = torch.randn(5, 4), torch.randn(5, 4), torch.rand(5, 4) + 0.1
+    expected = torch.distributions.Normal(mean, deviation).log_prob(noise).sum(1)
+    torch.testing.assert_close(log_density(noise, mean, deviation), expected)
+    prior, given = small_prior(), seen(5)
+    weights, means, deviations = prior(*given)
+    mixture = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(logits=weights),
+        torch.distributions.Independent(torch.distributions.Normal(means, deviations.exp()), 1),
+    )
+    torch.testing.assert_close(prior.log_density(noise, *given), mixture.log_prob(noise))
+
+
+def test_samples_have_the_mean_and_spread_of_the_mixture():
+    prior, one = small_prior(), seen(1)
+    prior.network[-1].bias.data.normal_(std=2.0)
+    given = [each.expand(40_000, *each.shape[1:]) for each in one]
+    with torch.no_grad():
+        noise = prior.sample(*given, torch.rand(40_000), torch.randn(40_000, 4))
+        weights, means, deviations = prior(*one)
+    share = weights.exp()[..., None]
+    mean = (share * means).sum(1)
+    variance = (share * (deviations.exp().square() + means.square())).sum(1) - mean.square()
+    torch.testing.assert_close(noise.mean(0, keepdim=True), mean, atol=0.1, rtol=0.05)
+    torch.testing.assert_close(noise.var(0, keepdim=True), variance, atol=0.2, rtol=0.1)
+
+
+def test_a_prior_is_saved_and_loaded(tmp_path):
+    prior, given = small_prior(), seen(2)
+    prior.save_pretrained(tmp_path)
+    again = NoisePrior.from_pretrained(tmp_path)
+    torch.testing.assert_close(again(*given), prior(*given))
 
 
 @pytest.mark.parametrize("latent_size", [(8, 8), (5, 7)])
@@ -30,7 +66,8 @@ def test_an_encoder_can_learn_to_tell_two_futures_apart(latent_size):
     for _ in range(60):
         mean, deviation = encoder(after, before, torch.zeros(32, dtype=torch.long))
         noise = mean + deviation * torch.randn_like(mean)
-        loss = (noise[:, 0] - (2.0 * which - 1)).square().mean() + 0.01 * nats(mean, deviation).mean()
+        told = log_density(noise, mean, deviation) - log_density(noise, torch.zeros_like(mean), torch.ones_like(mean))
+        loss = (noise[:, 0] - (2.0 * which - 1)).square().mean() + 0.01 * told.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -38,15 +75,24 @@ def test_an_encoder_can_learn_to_tell_two_futures_apart(latent_size):
     assert (deviation[:, 0] < 0.5).all() and (deviation[:, 1:] > deviation[:, :1]).all()
 
 
-def test_a_block_begins_as_one_number_for_each_channel_where_the_world_was_trained_so():
+def test_a_world_with_a_prior_begins_each_block_as_one_number_for_each_channel():
+    """Drawn by the world's seed, from what its history and the action lead to expect; a snapshot keeps that."""
     bundle = load_bundle("small")
-    drawn = {}
-    for coupled in (False, True):
-        config = dataclasses.replace(bundle.config, one_noise_per_channel=coupled)
-        world = World(dataclasses.replace(bundle, config=config), num_worlds=3)
-        world.reset([bundle.starts["drive"][0]] * 3, [0, 0, 1])
-        drawn[coupled] = world._beginning(range(3))
-        assert drawn[coupled].shape == (3, 16, 8, 8)
-    assert (drawn[True].flatten(2).std(2) == 0).all() and drawn[True][:, :, 0, 0].std() > 0.5
-    assert (drawn[False].flatten(2).std(2) > 0.5).all()
-    assert torch.equal(drawn[True][0], drawn[True][1]) and not torch.equal(drawn[True][0], drawn[True][2])
+    torch.manual_seed(0)
+    prior = NoisePrior(16, (8, 8), bundle.heads.config.feature_dim, bundle.transformer.config.action_dim)
+    world = World(dataclasses.replace(bundle, prior=prior.eval()), num_worlds=3)
+    begun = []
+    world.dynamics.generate = lambda *args, generate=world.dynamics.generate: begun.append(args[3]) or generate(*args)
+    world.reset([bundle.starts["drive"][i] for i in (0, 0, 0)], [0, 0, 1])
+    rows = torch.zeros(3, 4).numpy()
+    world.step(rows)
+    state = world.state()
+    one, two = (world.step(rows).latents for _ in range(2))
+    world.load_state(state)
+    torch.testing.assert_close(world.step(rows).latents, one)
+    torch.testing.assert_close(world.step(rows).latents, two)
+    assert all((noise.flatten(2).std(2) == 0).all() and noise.shape == (3, 16, 8, 8) for noise in begun)
+    assert torch.allclose(begun[0][0], begun[0][1], atol=1e-3) and not torch.allclose(
+        begun[0][0], begun[0][2], atol=1e-3
+    )
+    assert torch.equal(begun[1], begun[3]) and not torch.allclose(begun[1], begun[2], atol=1e-3)

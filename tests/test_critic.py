@@ -7,7 +7,7 @@ from torch import Tensor
 
 from astra_gym.models.autoencoder import unit_rms
 from astra_gym.training.critic import LatentCritic, critic_loss, detail_loss, towards_real
-from astra_gym.training.optim import CRITIC_RATE, make_optimizers
+from astra_gym.training.optim import FAST_RATE, make_optimizers
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_it_learns_faster_than_what_it_judges():
     (optimizer,) = make_optimizers(model, lr=1e-3, muon_lr=0.02)
     rates = {id(weight): group["peak_lr"] for group in optimizer.param_groups for weight in group["params"]}
     assert {rates[id(weight)] for weight in model["other"].parameters()} == {1e-3}
-    assert {rates[id(weight)] for weight in model["critic"].parameters()} == {CRITIC_RATE * 1e-3}
+    assert {rates[id(weight)] for weight in model["critic"].parameters()} == {FAST_RATE * 1e-3}
 
 
 def test_its_direction_leads_towards_real_frames(bank, critic):

@@ -76,7 +76,7 @@ def test_a_run_killed_twice_ends_with_the_same_weights(episodes, trained, tmp_pa
         process.wait()
         assert not (run / "bundle").exists()
     subprocess.run(command(episodes, run), check=True, capture_output=True)
-    for part in ("autoencoder", "transformer", "heads"):
+    for part in ("autoencoder", "transformer", "heads", "prior"):
         name = f"bundle/{part}/diffusion_pytorch_model.safetensors"
         assert (run / name).read_bytes() == (trained / name).read_bytes(), part
 
@@ -236,9 +236,10 @@ def test_parts_can_learn_alone(episodes, trained, tmp_path):
 
 def test_two_processes_train_as_one_with_twice_the_batch(episodes, trained, tmp_path):
     """Also with gradients for weights that only one process's share of the batch has used; but for critic, detail,
-    reader and pixels, which look at a process's whole share at once."""
+    reader, pixels and nats, which look at a process's whole share at once."""
     common = ["--stages", "world", "--init-from", str(trained / "bundle"), "--bf16", "False", "--world.steps", "4"]
     common += [word for loss in ("critic", "reader", "pixel") for word in (f"--world-loss.{loss}-weight", "0")]
+    common += ["--world-loss.nat-price", "0"]
     single = [*command(episodes, tmp_path / "one"), *common, "--world-loss.batch-size", "4"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     double = [*launch, *command(episodes, tmp_path / "two")[1:], *common, "--world-loss.batch-size", "2"]

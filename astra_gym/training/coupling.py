@@ -2,10 +2,10 @@
 
 From independent noise, the best guess at what comes into view is the mean of all that may: the squares of a lawn become
 one even green, on which nobody sees how fast a car is. Here an encoder, which is needed in training alone, looks at the
-true frame and moves the noise that the frame is to be made from, so that the two belong together. What it tells is paid
-for by the nat, so it tells what history and action do not. Over all frames the noise stays close to normal noise, from
-which the trained world then draws one future instead of the mean. This is a conditional variational autoencoder
-(Sohn, Lee and Yan 2015) whose latent variable is the noise.
+true frame and makes the noise that the frame is to be made from, one number for each latent channel. What the noise
+tells beyond what a prior expects from history and action (:class:`astra_gym.models.noise_prior.NoisePrior`) is paid for
+by the nat. The trained world draws its noise from that prior, and so one future instead of the mean. This is a
+conditional variational autoencoder (Sohn, Lee and Yan 2015) whose latent variable is the noise.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class NoiseEncoder(nn.Module):
         return mean, deviation.sigmoid()
 
 
-def nats(mean: Tensor, deviation: Tensor) -> Tensor:
-    """Kullback-Leibler divergence ``(N,)`` from standard normal noise of that with ``mean, deviation (N, C)``."""
-    return (0.5 * (mean.square() + deviation.square() - 1) - deviation.log()).sum(1)
+def log_density(noise: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Logarithm of the density ``(N,)`` of ``noise (N, C)`` under normal numbers of ``mean, deviation (N, C)``."""
+    each = -0.5 * ((noise - mean) / deviation).square() - deviation.log() - 0.5 * math.log(2 * math.pi)
+    return each.sum(1)

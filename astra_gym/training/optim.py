@@ -73,8 +73,8 @@ def _orthogonal(matrix: Tensor, group: dict[str, Any], dtype: torch.dtype) -> Te
     return (x if wide else x.T).to(matrix.dtype)
 
 
-CRITIC_RATE = 4.0
-"""A critic's rate of AdamW as a multiple of the others': it has to keep up with what it judges, which Muon moves."""
+FAST_RATE = 4.0
+"""The rate of AdamW of critic and prior as a multiple of the others': they have to keep up with what Muon moves."""
 
 
 def _is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
@@ -92,7 +92,7 @@ def make_optimizers(
     accelerator: Accelerator | None = None,
 ):
     """AdamW, and Muon for convolutions and the transformer blocks' matrices where ``muon_lr`` is positive; parameters
-    named ``critic.*`` have AdamW at :data:`CRITIC_RATE` times its rate.
+    named ``critic.*`` or ``prior.*`` have AdamW at :data:`FAST_RATE` times its rate.
 
     Every parameter group carries its peak rate as ``peak_lr``. ``bf16`` is whether Muon computes in bfloat16, None for
     where the device is made for it. Processes of one ``accelerator`` share Muon's work.
@@ -100,18 +100,18 @@ def make_optimizers(
     muon: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
-    critic: list[nn.Parameter] = []
+    fast: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
             continue
-        if name.startswith("critic."):
-            critic.append(weight)
+        if name.startswith(("critic.", "prior.")):
+            fast.append(weight)
         elif muon_lr and _is_hidden_matrix(name, weight):
             muon.append(weight)
         else:
             (decayed if weight.ndim >= 2 else plain).append(weight)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    groups += [{"params": critic, "weight_decay": weight_decay, "lr": CRITIC_RATE * lr}] if critic else []
+    groups += [{"params": fast, "weight_decay": weight_decay, "lr": FAST_RATE * lr}] if fast else []
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True)]
     if muon:
         optimizers.append(Muon(muon, muon_lr, weight_decay, computes_in_bf16(muon[0].device, bf16), accelerator))

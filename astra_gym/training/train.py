@@ -17,6 +17,7 @@ from astra_gym.bundles import Bundle, Start, StartBank, WorldConfig
 from astra_gym.data.episodes import LatentEpisodes, latent_episodes, load_blocks, longest_episode, read_scenario
 from astra_gym.models.autoencoder import BlockAutoencoder
 from astra_gym.models.heads import RewardHeads
+from astra_gym.models.noise_prior import NoisePrior
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.precision import computes_in_bf16
 from astra_gym.sampler import FlowConfig
@@ -241,13 +242,15 @@ def _train_world(
     training: dict[str, LatentEpisodes],
     validation: dict[str, LatentEpisodes],
 ) -> None:
-    transformer, heads = _new_world(args, autoencoder, training)
+    transformer, heads, prior = _new_world(args, autoencoder, training)
     _go_on_from(args, transformer, "transformer")
     _go_on_from(args, heads, "heads")
+    if args.init_from is not None and (args.init_from / "prior").is_dir():
+        _go_on_from(args, prior, "prior")
     frames = args.world_loss.clip_frames
     samplers = {name: ClipSampler(data, modality_of(args, name), frames) for name, data in training.items()}
     deviations = {name: sampler.rows[sampler.known].std(0) for name, sampler in samplers.items()}
-    model = WorldModel(transformer, heads, deviations).to(args.device)
+    model = WorldModel(transformer, heads, prior, deviations).to(args.device)
     if args.train_only:
         _freeze_all_but(model, args.train_only)
     stage = WorldStage(
@@ -263,6 +266,8 @@ def _train_world(
     run_stage(stage, args.world, args.run, torch.device(args.device))
     _save(transformer, args.run / "transformer")
     _save(heads, args.run / "heads")
+    if args.world_loss.nat_price:
+        _save(prior, args.run / "prior")
 
 
 def _freeze_all_but(model: torch.nn.Module, parts: tuple[str, ...]) -> None:
@@ -280,7 +285,7 @@ def _freeze_all_but(model: torch.nn.Module, parts: tuple[str, ...]) -> None:
 
 def _new_world(
     args: TrainArgs, autoencoder: BlockAutoencoder, training: dict[str, LatentEpisodes]
-) -> tuple[AstraTransformer, RewardHeads]:
+) -> tuple[AstraTransformer, RewardHeads, NoisePrior]:
     size = args.transformer
     any_latents = next(iter(training.values())).latents
     transformer = AstraTransformer(
@@ -303,7 +308,13 @@ def _new_world(
         action_dim=transformer.config.action_dim,
         rewards={name: _reward_scale(data) for name, data in training.items()},
     )
-    return transformer, heads
+    prior = NoisePrior(
+        transformer.config.in_channels,
+        transformer.config.latent_size,
+        feature_dim=heads.config.feature_dim,
+        action_dim=transformer.config.action_dim,
+    )
+    return transformer, heads, prior
 
 
 def _reward_scale(data: LatentEpisodes) -> tuple[float, float]:
@@ -322,7 +333,6 @@ def _write_bundle(
     endings = {name: data.rewards[data.terminations] for name, data in training.items()}
     config = WorldConfig(
         num_inference_steps=args.world_loss.denoising_steps,
-        one_noise_per_channel=args.world_loss.nat_price > 0,
         flow=args.flow,
         termination_rewards={name: float(e.mean()) for name, e in endings.items() if len(e)},
         own_scenarios={name: read_scenario(args.data / name / "train") for name in training if name not in MODALITIES},
@@ -333,6 +343,7 @@ def _write_bundle(
         transformer=transformer,
         autoencoder=autoencoder.cpu(),
         heads=_finished(args, RewardHeads, "heads"),
+        prior=_finished(args, NoisePrior, "prior") if args.world_loss.nat_price else None,
         starts={
             name: make_start_bank(data, modality_of(args, name), args.starts, length)
             for name, data in validation.items()

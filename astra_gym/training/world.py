@@ -19,10 +19,11 @@ from astra_gym.memory import HistoryMemory, additive_mask, corrupt, history_nois
 from astra_gym.models.action_experts import RoutedActions, load_balancing_loss, specialisation_loss
 from astra_gym.models.autoencoder import BlockAutoencoder, to_pixels, unit_rms
 from astra_gym.models.heads import RewardHeads
+from astra_gym.models.noise_prior import NoisePrior
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.sampler import Dynamics, FlowConfig, predict_clean, shift_levels
 from astra_gym.training.clips import ClipSampler, draw_jointly
-from astra_gym.training.coupling import NoiseEncoder, nats
+from astra_gym.training.coupling import NoiseEncoder, log_density
 from astra_gym.training.critic import LatentCritic, critic_loss, detail_loss, towards_real
 from astra_gym.training.parallel import Draws
 from astra_gym.training.pixels import pixel_loss
@@ -30,16 +31,18 @@ from astra_gym.training.reader import ActionReader, reader_losses
 
 
 class WorldModel(nn.Module):
-    """The transformer, the heads, and the transformer's critic, reader and encoder of noise, trained together.
+    """The transformer, the heads, the prior of noise, and what they are trained with: critic, reader, encoder of noise.
 
     Args:
-        transformer, heads: what becomes of the world.
+        transformer, heads, prior: what becomes of the world.
         deviations: for each scenario, the standard deviation of each number of its rows of actions.
     """
 
-    def __init__(self, transformer: AstraTransformer, heads: RewardHeads, deviations: dict[str, Tensor]):
+    def __init__(
+        self, transformer: AstraTransformer, heads: RewardHeads, prior: NoisePrior, deviations: dict[str, Tensor]
+    ):
         super().__init__()
-        self.transformer, self.heads = transformer, heads
+        self.transformer, self.heads, self.prior = transformer, heads, prior
         channels, names = transformer.config.in_channels, transformer.scenarios
         self.critic = LatentCritic(channels, len(names))
         self.reader = ActionReader(channels, transformer.config.latent_size, [deviations[name] for name in names])
@@ -90,9 +93,8 @@ class WorldLossConfig:
     nat_price: float = 0.0
     """What a nat costs that the noise tells of the true frame, see :mod:`astra_gym.training.coupling`; 0 for
     independent noise."""
-    free_noise_share: float = 0.25
-    """Share of the frames made from pure noise whose noise tells nothing, as in the trained world: they are not
-    compared with the truth, but have to look real and to obey."""
+    prior_weight: float = 0.01
+    """How much it counts that the prior expects the noise."""
     low_noise_share: float = 0.08
     """Share of the targets whose noise level is uniform; the others lie towards 1."""
     own_history_from: float = 0.5
@@ -118,8 +120,6 @@ class _Made(NamedTuple):
     """Predicted latents ``(B, F, C, h, w)``."""
     previous: Tensor
     """The frame before each, zeros where there is none to be used."""
-    usable: Tensor
-    """Boolean ``(B, F)``, False in the latter case."""
     features: Tensor
     """``(B, 2 F, dim)``."""
     actions: RoutedActions
@@ -189,16 +189,14 @@ class WorldStage:
         hide = torch.cat([draws.rand(shape) < config.action_dropout / 2, draws.rand(shape) < config.action_dropout], 1)
         rows = torch.cat([clip["rows"], clip["rows"]], 1) * ~hide[..., None]
         scenario = self._scenario_numbers(clip["scenarios"], shape)
-        noise, told = self._noise(draws, truth), torch.zeros(shape, device=truth.device)
-        free = torch.zeros_like(pure)
-        if config.nat_price:
-            free = pure & (draws.rand(shape) < config.free_noise_share)
-            informed = pure & ~free & ~hide[:, shape[1] :]
-            informed[:, 0] = False  # it has none before it
-            noise, told = self._inform(noise, truth, scenario, informed, learn=age == 0)
-        made = self._make(history, history_level, truth, target_level, rows, clip["scenarios"], noise, draws)
+        usable = F.pad((history_level < self.flow.previous_limit)[:, :-1], (1, 0))
+        noise, density = self._noise(truth, scenario, usable, draws)
+        noise = torch.where(
+            age[:, None, None, None] == 0, noise, noise.detach()
+        )  # the encoder learns from true histories
+        made = self._make(history, history_level, usable, truth, target_level, noise, rows, clip["scenarios"], draws)
 
-        error = (made.clean - truth).square().mean((2, 3, 4)) * ~free
+        error = (made.clean - truth).square().mean((2, 3, 4))
         trust = 1 / (1 + age / config.own_history_trust)
         flow_loss = (error / (target_level**2 + 0.02) * trust).mean()
         reward_loss, termination_loss = self._head_losses(clip, made.features, made.actions, history_level)
@@ -218,21 +216,16 @@ class WorldStage:
             "entropy": entropy,
         }
         if config.nat_price:
-            numbers |= {
-                f"nats_{name}": (told * (scenario == i)).sum() / ((told > 0) & (scenario == i)).sum().clamp(min=1)
-                for i, name in enumerate(self.model.transformer.scenarios)
-            }
-            total = total + config.nat_price * (told * (age == 0)).mean()
+            numbers |= self._expect(noise, density, made, usable, age == 0)
+            total = total + config.nat_price * numbers["nats"] + config.prior_weight * numbers["surprise"]
         if config.critic_weight:
             # After frames of the model's own, the true next one is not what follows from the one before.
             shown = (draws.rand(shape) < 0.5) & (age == 0)
-            judged = pure & made.usable
+            judged = pure & usable
             numbers |= self._criticise(made, truth, scenario, judged, shown, draws)
             total = total + numbers["critic"] + config.detail_weight * numbers["detail"]
         if config.pixel_weight:
-            numbers["pixels"] = self._compare_pixels(
-                made.clean, truth, trust, pure & ~free & (age <= config.pixel_age), draws
-            )
+            numbers["pixels"] = self._compare_pixels(made.clean, truth, trust, pure & (age <= config.pixel_age), draws)
             total = total + config.pixel_weight * numbers["pixels"]
         if config.reader_weight:
             readable = pure & clip["known"] & ~hide[:, shape[1] :]
@@ -245,37 +238,46 @@ class WorldStage:
         numbers = torch.tensor([names.index(name) for name in scenarios], device=self.model.transformer.device)
         return numbers[:, None].expand(shape)
 
-    def _noise(self, draws: Draws, latents: Tensor) -> Tensor:
-        """To make frames of the size of ``latents (B, F, C, h, w)`` from."""
+    def _noise(self, truth: Tensor, scenario: Tensor, telling: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Noise to make frames ``truth (B, F, C, h, w)`` of the scenarios ``(B, F)`` from, which tells of them where
+        ``telling (B, F)``: one number for each channel. And the logarithm of its density there ``(B, F)``."""
         if not self.config.nat_price:
-            return draws.randn(latents.shape)
-        return draws.randn((*latents.shape[:3], 1, 1)).expand(latents.shape)
-
-    def _inform(
-        self, noise: Tensor, truth: Tensor, scenario: Tensor, informed: Tensor, learn: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """``noise (B, F, C, h, w)``, moved to tell of the true frames where ``informed (B, F)``, and how many nats it
-        tells ``(B, F)``. The encoder learns from the frames ``learn (F,)`` alone."""
+            return draws.randn(truth.shape), torch.zeros(telling.shape, device=truth.device)
         previous = F.pad(truth[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
         with self._autocast():
-            mean, deviation = self.model.noise_encoder(
-                truth.flatten(0, 1), previous.flatten(0, 1), scenario.flatten(0, 1)
-            )
-        told = nats(mean, deviation).unflatten(0, informed.shape) * informed
-        mean, deviation = (each.view(*noise.shape[:3], 1, 1) for each in (mean, deviation))
-        moved = mean + deviation * noise
-        moved = torch.where(learn.expand_as(informed)[..., None, None, None], moved, moved.detach())
-        return torch.where(informed[..., None, None, None], moved, noise), told
+            mean, deviation = self.model.noise_encoder(*(each.flatten(0, 1) for each in (truth, previous, scenario)))
+        normal = draws.randn(truth.shape[:3])
+        noise = mean + deviation * normal.flatten(0, 1)
+        density = log_density(noise, mean, deviation).unflatten(0, telling.shape)
+        noise = torch.where(telling[..., None], noise.view_as(normal), normal)
+        return noise[..., None, None].expand(truth.shape), density
+
+    def _expect(self, noise: Tensor, density: Tensor, made: _Made, telling: Tensor, true: Tensor) -> dict[str, Tensor]:
+        """The nats that noise tells beyond what the prior expects, a mean over the frames ``telling (B, F)`` whose
+        history is ``true (F,)``, and the prior's surprise, a mean over all that tell; it moves nothing that it sees."""
+        if not (telling & true).any():
+            return dict.fromkeys(("nats", "surprise"), noise.sum() * 0.0)
+        frames = telling.shape[1]
+        features = F.pad(made.features[:, : frames - 1], (0, 0, 1, 0)).detach()[telling]
+        seen = features, made.actions.code[:, frames:].detach()[telling], made.previous[telling]
+        numbers = noise[..., 0, 0][telling]
+        with self._autocast():
+            expected, learned = (self.model.prior.log_density(each, *seen) for each in (numbers, numbers.detach()))
+        return {
+            "nats": (density[telling] - expected)[true.expand_as(telling)[telling]].mean(),
+            "surprise": -learned.mean(),
+        }
 
     def _make(
         self,
         history: Tensor,
         history_level: Tensor,
+        usable: Tensor,
         truth: Tensor,
         target_level: Tensor,
+        noise: Tensor,
         rows: Tensor,
         scenarios: list[str],
-        noise: Tensor,
         draws: Draws,
     ) -> _Made:
         """Predict clips ``(B, F, C, h, w)`` from their corrupted selves and from corrupted histories, all frames in one
@@ -283,7 +285,6 @@ class WorldStage:
         transformer, (clips, frames) = self.model.transformer, history_level.shape
         noisy_history = corrupt(history, history_level, draws.randn(truth.shape))
         noisy_target = corrupt(truth, target_level, noise)
-        usable = F.pad((history_level < self.flow.previous_limit)[:, :-1], (1, 0))
         previous = F.pad(noisy_history[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0)) * usable[..., None, None, None]
         times = torch.arange(frames, device=truth.device).repeat(2).expand(clips, -1)
         told = draws.rand((clips,)) >= self.config.prompt_dropout
@@ -301,7 +302,7 @@ class WorldStage:
                 wanted=frames,
             )
         clean = predict_clean(output.sample, noisy_target, target_level, previous)
-        return _Made(clean, previous, usable, output.features, actions)
+        return _Made(clean, previous, output.features, actions)
 
     def _criticise(
         self, made: _Made, truth: Tensor, scenario: Tensor, judged: Tensor, shown: Tensor, draws: Draws
@@ -425,20 +426,22 @@ class WorldStage:
         prompt = transformer.prompt(scenarios)
         noise = draws.randn(latents[:, :context].shape)
         before = RoutedActions(*(tensor[:, :context] for tensor in actions))
-        previous = self.dynamics.begin(memory, latents[:, :context], before, noise, prompt)
-        true = latents[:, context - 1 :][:, : frames + 1]
-        fresh = self._noise(draws, true)
-        if informed:
-            wanted = torch.ones(true.shape[:2], dtype=torch.bool, device=true.device)
-            scenario = self._scenario_numbers(scenarios, true.shape[:2])
-            fresh, _ = self._inform(fresh, true, scenario, wanted, learn=wanted[0])
+        previous, features = self.dynamics.begin(memory, latents[:, :context], before, noise, prompt)
+        true = latents[:, context - 1 : context + frames]
+        telling = torch.full(true.shape[:2], informed, device=true.device)
+        fresh, _ = self._noise(true, self._scenario_numbers(scenarios, true.shape[:2]), telling, draws)
         generated = []
         for t in range(context, context + frames):
             plan = self.dynamics.plan(memory, RoutedActions(*(tensor[:, t] for tensor in actions)), prompt, steps)
-            current = self.dynamics.generate(memory, plan, previous, fresh[:, t - context + 1])
+            begins_as = fresh[:, t - context + 1]
+            if self.config.nat_price and not informed:
+                chance, code = draws.rand((len(latents),)), plan.actions.code[:, 0]
+                drawn = self.model.prior.sample(features, code, previous, chance, begins_as[..., 0, 0])
+                begins_as = drawn[..., None, None].expand_as(begins_as)
+            current = self.dynamics.generate(memory, plan, previous, begins_as)
             generated.append(current)
             if t < context + frames - 1:
-                previous, _ = self.dynamics.commit(memory, current, plan, previous, draws.randn(previous.shape))
+                previous, features = self.dynamics.commit(memory, current, plan, previous, draws.randn(previous.shape))
         return torch.stack(generated, 1)
 
     @torch.no_grad()

@@ -1,0 +1,88 @@
+"""Which noise may make the next latent frame: what a world draws from, so that it chooses among futures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from astra_gym.models.base import ConfigMixin, ModelMixin, register_to_config
+
+NARROWEST, WIDEST = -4.0, 2.0
+"""Logarithms of deviations."""
+
+
+class NoisePrior(ModelMixin, ConfigMixin):
+    """A mixture of normal distributions of the noise that a frame is made from, one number for each latent channel.
+
+    It is learned with the noise that an encoder made of true frames, see :mod:`astra_gym.training.coupling`.
+
+    Args:
+        latent_channels: C.
+        latent_size: h and w.
+        feature_dim: width of the transformer's features.
+        action_dim: width of the action code.
+        hidden_dim: width of the hidden layers.
+        components: of the mixture, K.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int,
+        latent_size: Sequence[int],
+        feature_dim: int,
+        action_dim: int,
+        hidden_dim: int = 256,
+        components: int = 8,
+    ):
+        super().__init__()
+        width = hidden_dim // 4
+        self.first = nn.Conv2d(latent_channels, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.norm = nn.LayerNorm(feature_dim)
+        places = math.prod((side + 1) // 2 for side in latent_size)
+        self.network = nn.Sequential(
+            nn.Linear(width * places + feature_dim + action_dim, hidden_dim),
+            nn.SiLU(),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.SiLU(),
+            nn.Linear(hidden_dim, components * (1 + 2 * latent_channels)),
+        )
+
+    def forward(self, features: Tensor, code: Tensor, previous: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The distribution for the next frame.
+
+        Args:
+            features: of the frame before it, ``(N, feature_dim)``.
+            code: of the action that leads to it, ``(N, action_dim)``.
+            previous: latents of the frame before it, ``(N, C, h, w)``.
+
+        Returns:
+            Logarithms of the components' weights ``(N, K)``, their means, and logarithms of their deviations
+            ``(N, K, C)``.
+        """
+        components, channels = self.config.components, self.config.latent_channels
+        seen = F.silu(self.second(F.silu(self.first(previous)))).flatten(1)
+        out = self.network(torch.cat([seen, self.norm(features), code], 1)).float()
+        weights, means, deviations = out.split([components, components * channels, components * channels], 1)
+        shape = (-1, components, channels)
+        return weights.log_softmax(1), means.view(shape), deviations.view(shape).clamp(NARROWEST, WIDEST)
+
+    def log_density(self, noise: Tensor, features: Tensor, code: Tensor, previous: Tensor) -> Tensor:
+        """Logarithm of the density ``(N,)`` of ``noise (N, C)``."""
+        weights, means, deviations = self(features, code, previous)
+        far = (noise[:, None] - means) / deviations.exp()
+        each = -0.5 * far.square() - deviations - 0.5 * math.log(2 * math.pi)
+        return torch.logsumexp(weights + each.sum(2), 1)
+
+    def sample(self, features: Tensor, code: Tensor, previous: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
+        """Noise ``(N, C)`` from numbers in [0, 1) ``(N,)``, which choose a component, and normal ones ``(N, C)``."""
+        weights, means, deviations = self(features, code, previous)
+        passed = weights.exp().cumsum(1)[:, :-1] <= uniform[:, None]
+        chosen = passed.sum(1)[:, None, None].expand(-1, 1, means.shape[2])
+        mean, deviation = (each.gather(1, chosen)[:, 0] for each in (means, deviations))
+        return mean + deviation.exp() * normal
