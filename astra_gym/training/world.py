@@ -255,7 +255,7 @@ class WorldStage:
     def _expect(self, noise: Tensor, density: Tensor, made: _Made, telling: Tensor, true: Tensor) -> dict[str, Tensor]:
         """The nats that noise tells beyond what the prior expects, a mean over the frames ``telling (B, F)`` whose
         history is ``true (F,)``, and the prior's surprise, a mean over all that tell; it moves nothing that it sees."""
-        if not (telling & true).any():
+        if not telling.any():
             return dict.fromkeys(("nats", "surprise"), noise.sum() * 0.0)
         frames = telling.shape[1]
         features = F.pad(made.features[:, : frames - 1], (0, 0, 1, 0)).detach()[telling]
@@ -263,10 +263,8 @@ class WorldStage:
         numbers = noise[..., 0, 0][telling]
         with self._autocast():
             expected, learned = (self.model.prior.log_density(each, *seen) for each in (numbers, numbers.detach()))
-        return {
-            "nats": (density[telling] - expected)[true.expand_as(telling)[telling]].mean(),
-            "surprise": -learned.mean(),
-        }
+        told, counts = density[telling] - expected, true.expand_as(telling)[telling]
+        return {"nats": (told * counts).sum() / counts.sum().clamp(min=1), "surprise": -learned.mean()}
 
     def _make(
         self,
