@@ -191,9 +191,8 @@ class WorldStage:
         scenario = self._scenario_numbers(clip["scenarios"], shape)
         usable = F.pad((history_level < self.flow.previous_limit)[:, :-1], (1, 0))
         noise, density = self._noise(truth, scenario, usable, draws)
-        noise = torch.where(
-            age[:, None, None, None] == 0, noise, noise.detach()
-        )  # the encoder learns from true histories
+        # The encoder learns from true histories alone.
+        noise = torch.where(age[:, None, None, None] == 0, noise, noise.detach())
         made = self._make(history, history_level, usable, truth, target_level, noise, rows, clip["scenarios"], draws)
 
         error = (made.clean - truth).square().mean((2, 3, 4))
