@@ -191,8 +191,6 @@ class WorldStage:
         scenario = self._scenario_numbers(clip["scenarios"], shape)
         usable = F.pad((history_level < self.flow.previous_limit)[:, :-1], (1, 0))
         noise, density = self._noise(truth, scenario, usable, draws)
-        # The encoder learns from true histories alone.
-        noise = torch.where(age[:, None, None, None] == 0, noise, noise.detach())
         made = self._make(history, history_level, usable, truth, target_level, noise, rows, clip["scenarios"], draws)
 
         error = (made.clean - truth).square().mean((2, 3, 4))
@@ -215,7 +213,7 @@ class WorldStage:
             "entropy": entropy,
         }
         if config.nat_price:
-            numbers |= self._expect(noise, density, made, usable, age == 0)
+            numbers |= self._expect(noise, density, made, usable)
             total = total + config.nat_price * numbers["nats"] + config.prior_weight * numbers["surprise"]
         if config.critic_weight:
             # After frames of the model's own, the true next one is not what follows from the one before.
@@ -251,9 +249,9 @@ class WorldStage:
         noise = torch.where(telling[..., None], noise.view_as(normal), normal)
         return noise[..., None, None].expand(truth.shape), density
 
-    def _expect(self, noise: Tensor, density: Tensor, made: _Made, telling: Tensor, true: Tensor) -> dict[str, Tensor]:
-        """The nats that noise tells beyond what the prior expects, a mean over the frames ``telling (B, F)`` whose
-        history is ``true (F,)``, and the prior's surprise, a mean over all that tell; it moves nothing that it sees."""
+    def _expect(self, noise: Tensor, density: Tensor, made: _Made, telling: Tensor) -> dict[str, Tensor]:
+        """The nats that noise tells beyond what the prior expects, and the prior's surprise, which moves nothing that
+        it sees; means over the frames ``telling (B, F)``."""
         if not telling.any():
             return dict.fromkeys(("nats", "surprise"), noise.sum() * 0.0)
         frames = telling.shape[1]
@@ -262,8 +260,7 @@ class WorldStage:
         numbers = noise[..., 0, 0][telling]
         with self._autocast():
             expected, learned = (self.model.prior.log_density(each, *seen) for each in (numbers, numbers.detach()))
-        told, counts = density[telling] - expected, true.expand_as(telling)[telling]
-        return {"nats": (told * counts).sum() / counts.sum().clamp(min=1), "surprise": -learned.mean()}
+        return {"nats": (density[telling] - expected).mean(), "surprise": -learned.mean()}
 
     def _make(
         self,
