@@ -14,6 +14,7 @@ from torch import Tensor
 
 from astra_gym.actions import MODALITIES, Modality
 from astra_gym.models.autoencoder import BlockAutoencoder
+from astra_gym.models.base import ModelMixin
 from astra_gym.models.heads import RewardHeads
 from astra_gym.models.layers import can_quantize
 from astra_gym.models.noise_prior import NoisePrior
@@ -169,6 +170,11 @@ class Bundle:
     """Of the noise that a block begins as; without one it is normal and independent at each place."""
 
     @property
+    def parts(self) -> dict[str, ModelMixin]:
+        """Those of :data:`PARTS` that it has."""
+        return {name: getattr(self, name) for name in PARTS if getattr(self, name) is not None}
+
+    @property
     def scenarios(self) -> list[str]:
         """Names of what it can begin, the four known ones first."""
         return in_order(self.starts)
@@ -177,10 +183,7 @@ class Bundle:
         """Write the bundle, its weights as ``dtype``."""
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save(folder)
-        for name in PARTS:
-            module = getattr(self, name)
-            if module is None:
-                continue
+        for name, module in self.parts.items():
             original = {key: value.clone() for key, value in module.state_dict().items()}
             own_dtype = module.dtype
             module.to(dtype).save_pretrained(folder / name)

@@ -40,19 +40,23 @@ ROAD: Measures = {
 BENDS: Measures = {"bends": bends}
 
 
-class Drive(NamedTuple):
-    """What an agent saw of N worlds."""
+class Driven(NamedTuple):
+    """What an agent saw of N worlds that it drove through."""
 
     frames: np.ndarray
     """The newest of each block, ``uint8 (N, blocks, H, W, 3)``."""
-    terminated: np.ndarray
-    """``bool (N, blocks)``; it stops no world."""
     speed: list[float]
     """Mean speed at each horizon in m/s, as the ground passes in the picture."""
 
 
-def dream(world: World, starts: Sequence[Start], agent: str, horizons: Sequence[int], seed: int) -> Drive:
-    """Let an agent drive a batch of worlds, one a start, on their own history."""
+def dream(
+    world: World, starts: Sequence[Start], agent: str, horizons: Sequence[int], seed: int
+) -> tuple[Driven, np.ndarray]:
+    """Let an agent drive a batch of worlds, one a start, on their own history.
+
+    Returns:
+        What it saw, and terminations ``bool (N, blocks)``, which do not stop a world.
+    """
     from astra_gym.agents.policies import make_agent
 
     with gym.make("AstraSim/Drive-v0") as sim:
@@ -69,20 +73,19 @@ def dream(world: World, starts: Sequence[Start], agent: str, horizons: Sequence[
         terminated.append(step.terminated)
         if number in horizons:
             whole[number] = newest
-    return Drive(np.stack(made, 1), np.stack(terminated, 1), _speeds(whole, horizons))
+    return Driven(np.stack(made, 1), _speeds(whole, horizons)), np.stack(terminated, 1)
 
 
 def _speeds(blocks: Mapping[int, np.ndarray | list[np.ndarray]], horizons: Sequence[int]) -> list[float]:
     return [float(speed_and_turn(np.asarray(blocks[horizon]))[:, 0].mean()) for horizon in horizons]
 
 
-def drive_simulator(starts: Sequence[Start], agent: str, horizons: Sequence[int], seed: int) -> Drive:
+def drive_simulator(starts: Sequence[Start], agent: str, horizons: Sequence[int], seed: int) -> Driven:
     """The same agent from the same starts in the simulator; an episode that ends goes on with a new track."""
     from astra_gym.agents.policies import make_agent
 
     blocks = max(horizons)
     made: list[list[np.ndarray]] = []
-    ended: list[list[bool]] = []
     whole: dict[int, list[np.ndarray]] = {horizon: [] for horizon in horizons}
     with (
         gym.make("AstraSim/Drive-v0", max_episode_blocks=None, disable_env_checker=True) as sim,
@@ -93,18 +96,16 @@ def drive_simulator(starts: Sequence[Start], agent: str, horizons: Sequence[int]
             block, _ = replay_start(sim, start)
             driver.reset(seed + number)
             made.append([])
-            ended.append([])
             for step in range(blocks):
                 block, _, terminated, truncated, _ = sim.step(driver.act(block))
                 made[-1].append(block[-1])
-                ended[-1].append(terminated)
                 if step + 1 in whole:
                     whole[step + 1].append(block)
                 if terminated or truncated:
                     block, _ = sim.reset(seed=2_000_000 + 1000 * number + step)
                     driver.reset(seed + number)
                 bar.update()
-    return Drive(np.array(made), np.array(ended), _speeds(whole, horizons))
+    return Driven(np.array(made), _speeds(whole, horizons))
 
 
 def judge_drive_drift(
@@ -130,7 +131,7 @@ def judge_drive_drift(
         seed: of the first world.
         output: folder for ``drift_drive.png``.
     """
-    dreamt = dream(world, starts, agent, horizons, seed)
+    dreamt, terminated = dream(world, starts, agent, horizons, seed)
     driven = drive_simulator(starts[:SIMULATORS], agent, horizons, seed)
     save_strip(output / "drift_drive.png", dreamt.frames, "Driven by a scripted agent on the world's own history")
     true = np.concatenate([episode.blocks[1:, -1] for episode in episodes])
@@ -143,7 +144,7 @@ def judge_drive_drift(
         "simulator": truly | {"speed": driven.speed},
         "true_bends": bends(true),
         "dream": figures["dream"] | {"speed": dreamt.speed},
-        "dream_terminations": int(dreamt.terminated.any(1).sum()),
+        "dream_terminations": int(terminated.any(1).sum()),
     }
     for name, measure in ROAD.items():
         figures[f"dream_{name}"], figures[f"simulator_{name}"] = measure(dreamt.frames), measure(driven.frames)

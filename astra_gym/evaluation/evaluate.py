@@ -202,7 +202,7 @@ def _chosen(names: tuple[str, ...], everything: list[str]) -> list[str]:
 def fingerprint(bundle: Bundle) -> str:
     """First 16 hexadecimal digits of the SHA-256 of all of a bundle's weights, as bfloat16 whatever it computes in."""
     digest = hashlib.sha256()
-    for part in (bundle.transformer, bundle.autoencoder, bundle.heads, *([bundle.prior] if bundle.prior else [])):
+    for part in bundle.parts.values():
         for name, tensor in sorted(part.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().bfloat16().float().cpu().numpy().tobytes())

@@ -15,6 +15,17 @@ NARROWEST, WIDEST = -4.0, 2.0
 """Logarithms of deviations."""
 
 
+def log_density(noise: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Logarithm of the density ``(...)`` of ``noise (..., C)`` under normal numbers of ``mean, deviation (..., C)``."""
+    each = -0.5 * ((noise - mean) / deviation).square() - deviation.log() - 0.5 * math.log(2 * math.pi)
+    return each.sum(-1)
+
+
+def mixture_log_density(noise: Tensor, weights: Tensor, means: Tensor, deviations: Tensor) -> Tensor:
+    """Logarithm of the density ``(N,)`` of ``noise (N, C)`` under a mixture as :class:`NoisePrior` returns it."""
+    return torch.logsumexp(weights + log_density(noise[:, None], means, deviations), 1)
+
+
 class NoisePrior(ModelMixin, ConfigMixin):
     """A mixture of normal distributions of the noise that a frame is made from, one number for each latent channel.
 
@@ -62,22 +73,14 @@ class NoisePrior(ModelMixin, ConfigMixin):
             previous: latents of the frame before it, ``(N, C, h, w)``.
 
         Returns:
-            Logarithms of the components' weights ``(N, K)``, their means, and logarithms of their deviations
-            ``(N, K, C)``.
+            Logarithms of the components' weights ``(N, K)``, their means and deviations ``(N, K, C)``.
         """
         components, channels = self.config.components, self.config.latent_channels
         seen = F.silu(self.second(F.silu(self.first(previous)))).flatten(1)
         out = self.network(torch.cat([seen, self.norm(features), code], 1)).float()
         weights, means, deviations = out.split([components, components * channels, components * channels], 1)
         shape = (-1, components, channels)
-        return weights.log_softmax(1), means.view(shape), deviations.view(shape).clamp(NARROWEST, WIDEST)
-
-    def log_density(self, noise: Tensor, features: Tensor, code: Tensor, previous: Tensor) -> Tensor:
-        """Logarithm of the density ``(N,)`` of ``noise (N, C)``."""
-        weights, means, deviations = self(features, code, previous)
-        far = (noise[:, None] - means) / deviations.exp()
-        each = -0.5 * far.square() - deviations - 0.5 * math.log(2 * math.pi)
-        return torch.logsumexp(weights + each.sum(2), 1)
+        return weights.log_softmax(1), means.view(shape), deviations.view(shape).clamp(NARROWEST, WIDEST).exp()
 
     def sample(self, features: Tensor, code: Tensor, previous: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
         """Noise ``(N, C)`` from numbers in [0, 1) ``(N,)``, which choose a component, and normal ones ``(N, C)``."""
@@ -85,4 +88,4 @@ class NoisePrior(ModelMixin, ConfigMixin):
         passed = weights.exp().cumsum(1)[:, :-1] <= uniform[:, None]
         chosen = passed.sum(1)[:, None, None].expand(-1, 1, means.shape[2])
         mean, deviation = (each.gather(1, chosen)[:, 0] for each in (means, deviations))
-        return mean + deviation.exp() * normal
+        return mean + deviation * normal

@@ -42,9 +42,3 @@ class NoiseEncoder(nn.Module):
         seen = self.first(torch.cat([latents - previous, previous], 1)) + self.scenario(scenario)[..., None, None]
         mean, deviation = self.last(F.silu(self.middle(F.silu(seen))).flatten(1)).float().chunk(2, 1)
         return mean, deviation.sigmoid()
-
-
-def log_density(noise: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """Logarithm of the density ``(N,)`` of ``noise (N, C)`` under normal numbers of ``mean, deviation (N, C)``."""
-    each = -0.5 * ((noise - mean) / deviation).square() - deviation.log() - 0.5 * math.log(2 * math.pi)
-    return each.sum(1)

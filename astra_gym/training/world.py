@@ -19,11 +19,11 @@ from astra_gym.memory import HistoryMemory, additive_mask, corrupt, history_nois
 from astra_gym.models.action_experts import RoutedActions, load_balancing_loss, specialisation_loss
 from astra_gym.models.autoencoder import BlockAutoencoder, to_pixels, unit_rms
 from astra_gym.models.heads import RewardHeads
-from astra_gym.models.noise_prior import NoisePrior
+from astra_gym.models.noise_prior import NoisePrior, log_density, mixture_log_density
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.sampler import Dynamics, FlowConfig, predict_clean, shift_levels
 from astra_gym.training.clips import ClipSampler, draw_jointly
-from astra_gym.training.coupling import NoiseEncoder, log_density
+from astra_gym.training.coupling import NoiseEncoder
 from astra_gym.training.critic import LatentCritic, critic_loss, detail_loss, towards_real
 from astra_gym.training.parallel import Draws
 from astra_gym.training.pixels import pixel_loss
@@ -259,7 +259,8 @@ class WorldStage:
         seen = features, made.actions.code[:, frames:].detach()[telling], made.previous[telling]
         numbers = noise[..., 0, 0][telling]
         with self._autocast():
-            expected, learned = (self.model.prior.log_density(each, *seen) for each in (numbers, numbers.detach()))
+            mixture = self.model.prior(*seen)
+        expected, learned = (mixture_log_density(each, *mixture) for each in (numbers, numbers.detach()))
         return {"nats": (density[telling] - expected).mean(), "surprise": -learned.mean()}
 
     def _make(
