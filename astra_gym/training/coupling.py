@@ -17,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from astra_gym.models.noise_prior import NoisePrior, log_density, mixture_log_density
+from astra_gym.training.parallel import Draws
+
 
 class NoiseEncoder(nn.Module):
     """The noise from which a true latent frame is to be made: a normal number for each channel, the same at all places,
@@ -42,3 +45,46 @@ class NoiseEncoder(nn.Module):
         seen = self.first(torch.cat([latents - previous, previous], 1)) + self.scenario(scenario)[..., None, None]
         mean, deviation = self.last(F.silu(self.middle(F.silu(seen))).flatten(1)).float().chunk(2, 1)
         return mean, deviation.sigmoid()
+
+
+def coupled_noise(
+    encoder: NoiseEncoder, truth: Tensor, scenario: Tensor, telling: Tensor, draws: Draws
+) -> tuple[Tensor, Tensor]:
+    """Noise to make consecutive frames from: what the encoder makes of them where they are told, normal elsewhere.
+
+    Args:
+        encoder: makes it.
+        truth: latent frames of clips ``(B, F, C, h, w)``; zeros are taken to be before the first.
+        scenario: their numbers ``(B, F)``.
+        telling: which frames are told, ``bool (B, F)``.
+        draws: random numbers.
+
+    Returns:
+        Noise ``(B, F, C, h, w)``, one number for each channel, and the logarithm of its density under what the encoder
+        says ``(B, F)``.
+    """
+    previous = F.pad(truth[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
+    mean, deviation = encoder(*(each.flatten(0, 1) for each in (truth, previous, scenario)))
+    normal = draws.randn(truth.shape[:3])
+    noise = mean + deviation * normal.flatten(0, 1)
+    density = log_density(noise, mean, deviation).unflatten(0, telling.shape)
+    noise = torch.where(telling[..., None], noise.view_as(normal), normal)
+    return noise[..., None, None].expand(truth.shape), density
+
+
+def nats_and_surprise(
+    prior: NoisePrior, numbers: Tensor, density: Tensor, seen: tuple[Tensor, Tensor, Tensor]
+) -> dict[str, Tensor]:
+    """What noise tells beyond what the prior expects, and how much it surprises the prior; means over N frames.
+
+    Args:
+        prior: expects.
+        numbers: the noise ``(N, C)``; the surprise does not move it.
+        density: the logarithm of its density under what the encoder says ``(N,)``.
+        seen: what the prior sees; neither moves it.
+    """
+    if not len(numbers):
+        return dict.fromkeys(("nats", "surprise"), numbers.sum() * 0.0)
+    mixture = prior(*(each.detach() for each in seen))
+    expected, learned = (mixture_log_density(each, *mixture) for each in (numbers, numbers.detach()))
+    return {"nats": (density - expected).mean(), "surprise": -learned.mean()}

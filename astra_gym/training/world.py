@@ -15,19 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from astra_gym.memory import HistoryMemory, additive_mask, corrupt, history_noise_levels, training_mask
+from astra_gym.memory import additive_mask, corrupt, history_noise_levels, training_mask
 from astra_gym.models.action_experts import RoutedActions, load_balancing_loss, specialisation_loss
-from astra_gym.models.autoencoder import BlockAutoencoder, to_pixels, unit_rms
+from astra_gym.models.autoencoder import BlockAutoencoder, unit_rms
 from astra_gym.models.heads import RewardHeads
-from astra_gym.models.noise_prior import NoisePrior, log_density, mixture_log_density
+from astra_gym.models.noise_prior import NoisePrior
 from astra_gym.models.transformer import AstraTransformer
-from astra_gym.sampler import Dynamics, FlowConfig, predict_clean, shift_levels
+from astra_gym.sampler import FlowConfig, predict_clean, shift_levels
 from astra_gym.training.clips import ClipSampler, draw_jointly
-from astra_gym.training.coupling import NoiseEncoder
+from astra_gym.training.coupling import NoiseEncoder, coupled_noise, nats_and_surprise
 from astra_gym.training.critic import LatentCritic, critic_loss, detail_loss, towards_real
 from astra_gym.training.parallel import Draws
 from astra_gym.training.pixels import pixel_loss
 from astra_gym.training.reader import ActionReader, reader_losses
+from astra_gym.training.rollout import RollOut, held_out_fidelity
 
 
 class WorldModel(nn.Module):
@@ -47,6 +48,12 @@ class WorldModel(nn.Module):
         self.critic = LatentCritic(channels, len(names))
         self.reader = ActionReader(channels, transformer.config.latent_size, [deviations[name] for name in names])
         self.noise_encoder = NoiseEncoder(channels, transformer.config.latent_size, len(names))
+
+    def numbers(self, scenarios: Sequence[str], shape: Sequence[int]) -> Tensor:
+        """Which of the model's scenarios these are, for clips of ``shape (B, F)``."""
+        names = self.transformer.scenarios
+        numbers = torch.tensor([names.index(name) for name in scenarios], device=self.transformer.device)
+        return numbers[:, None].expand(*shape)
 
 
 @dataclass
@@ -168,7 +175,7 @@ class WorldStage:
         self.train_long = {name: ClipSampler(each.data, each.modality, frames) for name, each in train.items()}
         mask = training_mask(config.clip_frames, model.transformer).to(model.transformer.device)
         self.mask = additive_mask(mask, torch.bfloat16 if bf16 else torch.float32)
-        self.dynamics = Dynamics(model.transformer, flow)
+        self.roll_out = RollOut(model, flow, config.denoising_steps, config.nat_price > 0, bf16)
 
     def _autocast(self):
         return torch.autocast(self.model.transformer.device.type, torch.bfloat16, enabled=self.bf16)
@@ -188,9 +195,13 @@ class WorldStage:
         target_level = torch.where(pure, 1.0, target_level)
         hide = torch.cat([draws.rand(shape) < config.action_dropout / 2, draws.rand(shape) < config.action_dropout], 1)
         rows = torch.cat([clip["rows"], clip["rows"]], 1) * ~hide[..., None]
-        scenario = self._scenario_numbers(clip["scenarios"], shape)
+        scenario = self.model.numbers(clip["scenarios"], shape)
         usable = F.pad((history_level < self.flow.previous_limit)[:, :-1], (1, 0))
-        noise, density = self._noise(truth, scenario, usable, draws)
+        if config.nat_price:
+            with self._autocast():
+                noise, density = coupled_noise(self.model.noise_encoder, truth, scenario, usable, draws)
+        else:
+            noise = draws.randn(truth.shape)
         made = self._make(history, history_level, usable, truth, target_level, noise, rows, clip["scenarios"], draws)
 
         error = (made.clean - truth).square().mean((2, 3, 4))
@@ -213,7 +224,7 @@ class WorldStage:
             "entropy": entropy,
         }
         if config.nat_price:
-            numbers |= self._expect(noise, density, made, usable)
+            numbers |= self._price_noise(noise, density, made, usable)
             total = total + config.nat_price * numbers["nats"] + config.prior_weight * numbers["surprise"]
         if config.critic_weight:
             # After frames of the model's own, the true next one is not what follows from the one before.
@@ -230,38 +241,13 @@ class WorldStage:
             total = total + numbers["reader"] + config.reader_weight * numbers["obedience"]
         return total, numbers
 
-    def _scenario_numbers(self, scenarios: list[str], shape: Sequence[int]) -> Tensor:
-        names = self.model.transformer.scenarios
-        numbers = torch.tensor([names.index(name) for name in scenarios], device=self.model.transformer.device)
-        return numbers[:, None].expand(shape)
-
-    def _noise(self, truth: Tensor, scenario: Tensor, telling: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Noise to make frames ``truth (B, F, C, h, w)`` of the scenarios ``(B, F)`` from, which tells of them where
-        ``telling (B, F)``: one number for each channel. And the logarithm of its density there ``(B, F)``."""
-        if not self.config.nat_price:
-            return draws.randn(truth.shape), torch.zeros(telling.shape, device=truth.device)
-        previous = F.pad(truth[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
+    def _price_noise(self, noise: Tensor, density: Tensor, made: _Made, told: Tensor) -> dict[str, Tensor]:
+        """What the noise of the frames ``told (B, F)`` costs, and how much it surprises the prior."""
+        frames = told.shape[1]
+        features = F.pad(made.features[:, : frames - 1], (0, 0, 1, 0))[told]
+        seen = features, made.actions.code[:, frames:][told], made.previous[told]
         with self._autocast():
-            mean, deviation = self.model.noise_encoder(*(each.flatten(0, 1) for each in (truth, previous, scenario)))
-        normal = draws.randn(truth.shape[:3])
-        noise = mean + deviation * normal.flatten(0, 1)
-        density = log_density(noise, mean, deviation).unflatten(0, telling.shape)
-        noise = torch.where(telling[..., None], noise.view_as(normal), normal)
-        return noise[..., None, None].expand(truth.shape), density
-
-    def _expect(self, noise: Tensor, density: Tensor, made: _Made, telling: Tensor) -> dict[str, Tensor]:
-        """The nats that noise tells beyond what the prior expects, and the prior's surprise, which moves nothing that
-        it sees; means over the frames ``telling (B, F)``."""
-        if not telling.any():
-            return dict.fromkeys(("nats", "surprise"), noise.sum() * 0.0)
-        frames = telling.shape[1]
-        features = F.pad(made.features[:, : frames - 1], (0, 0, 1, 0)).detach()[telling]
-        seen = features, made.actions.code[:, frames:].detach()[telling], made.previous[telling]
-        numbers = noise[..., 0, 0][telling]
-        with self._autocast():
-            mixture = self.model.prior(*seen)
-        expected, learned = (mixture_log_density(each, *mixture) for each in (numbers, numbers.detach()))
-        return {"nats": (density[telling] - expected).mean(), "surprise": -learned.mean()}
+            return nats_and_surprise(self.model.prior, noise[..., 0, 0][told], density[told], seen)
 
     def _make(
         self,
@@ -386,97 +372,25 @@ class WorldStage:
         own = 1 + draws.integer(min(self.config.own_history_frames, truth.shape[1] - 2))
         context = truth.shape[1] - 1 - own
         first = max(0, context - frames)
-        with self._autocast():
-            made = self.roll_out(
-                truth[:, first:],
-                clip["rows"][:, first:],
-                clip["scenarios"],
-                context - first,
-                own,
-                draws,
-                informed=self.config.nat_price > 0,
-            )
+        made = self.roll_out(
+            truth[:, first:],
+            clip["rows"][:, first:],
+            clip["scenarios"],
+            context - first,
+            own,
+            draws,
+            informed=self.config.nat_price > 0,
+        )
         history = torch.cat([truth[:, :context], made, truth[:, -1:]], 1)
         newest = {key: value[:, -frames:] if isinstance(value, Tensor) else value for key, value in clip.items()}
         age = torch.arange(truth.shape[1], device=truth.device).sub(context).clamp(0, own)
         return newest, history[:, -frames:], age[-frames:]
 
     @torch.no_grad()
-    def roll_out(
-        self,
-        latents: Tensor,
-        rows: Tensor,
-        scenarios: list[str],
-        context: int,
-        frames: int,
-        draws: Draws,
-        informed: bool = False,
-    ) -> Tensor:
-        """Generate ``frames`` latent frames after the first ``context`` of clips ``(B, F, ...)`` with their actions,
-        from noise that is ``informed`` of the true ones or not."""
-        transformer = self.model.transformer
-        memory = HistoryMemory(transformer, len(latents), torch.bfloat16 if self.bf16 else torch.float32)
-        steps = self.config.denoising_steps
-        actions = transformer.action_encoder(rows, scenarios)
-        prompt = transformer.prompt(scenarios)
-        noise = draws.randn(latents[:, :context].shape)
-        before = RoutedActions(*(tensor[:, :context] for tensor in actions))
-        previous, features = self.dynamics.begin(memory, latents[:, :context], before, noise, prompt)
-        true = latents[:, context - 1 : context + frames]
-        telling = torch.full(true.shape[:2], informed, device=true.device)
-        fresh, _ = self._noise(true, self._scenario_numbers(scenarios, true.shape[:2]), telling, draws)
-        generated = []
-        for t in range(context, context + frames):
-            plan = self.dynamics.plan(memory, RoutedActions(*(tensor[:, t] for tensor in actions)), prompt, steps)
-            begins_as = fresh[:, t - context + 1]
-            if self.config.nat_price and not informed:
-                chance, code = draws.rand((len(latents),)), plan.actions.code[:, 0]
-                drawn = self.model.prior.sample(features, code, previous, chance, begins_as[..., 0, 0])
-                begins_as = drawn[..., None, None].expand_as(begins_as)
-            current = self.dynamics.generate(memory, plan, previous, begins_as)
-            generated.append(current)
-            if t < context + frames - 1:
-                previous, features = self.dynamics.commit(memory, current, plan, previous, draws.randn(previous.shape))
-        return torch.stack(generated, 1)
-
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """For each scenario, PSNR in dB against the decoded truth of held-out clips whose second half is made up."""
-        return {
-            f"{name}/{key}": number
-            for name, sampler in self.validation.items()
-            for key, number in self._validate_scenario(name, sampler).items()
-        }
-
-    def _validate_scenario(self, scenario: str, validation: ClipSampler) -> dict[str, float]:
-        device, clips = self.model.transformer.device, 32
-        context = self.config.clip_frames // 2
-        horizon = self.config.clip_frames - context
-        draws = Draws(torch.Generator(device).manual_seed(0))
-        spread = torch.linspace(0, len(validation.starts) - 1, clips).long()
-        clip = validation.at(validation.starts[spread], device)
-        latents, rows = clip["latents"], clip["rows"]
-        shuffled = torch.cat([rows[:, :context], rows.roll(clips // 2, 0)[:, context:]], 1)
-        with self._autocast():
-            own = self.roll_out(latents, rows, [scenario] * clips, context, horizon, draws)
-            other = self.roll_out(latents, shuffled, [scenario] * clips, context, horizon, draws)
-        decode = self._decode
+        """For each scenario, what :func:`astra_gym.training.rollout.held_out_fidelity` returns."""
         results = {}
-        for after in [n for n in (1, 4, 8) if n <= horizon]:
-            truth = decode(latents[:, context + after - 1])
-            for name, frames in (
-                ("world", own[:, after - 1]),
-                ("shuffled", other[:, after - 1]),
-                ("copy", latents[:, context - 1]),
-            ):
-                error = (decode(frames) - truth).square().flatten(1).mean(1)
-                results[f"{name}_{after}"] = float((10 * torch.log10(255.0**2 / error.clamp(min=1e-3))).mean())
-        results["sharpness"] = _sharpness(decode(own[:, -1])) / _sharpness(decode(latents[:, context + horizon - 1]))
+        for name, sampler in self.validation.items():
+            each = held_out_fidelity(self.roll_out, self.autoencoder, sampler, name, self.config.clip_frames)
+            results |= {f"{name}/{key}": number for key, number in each.items()}
         return results
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        return to_pixels(self.autoencoder.decode(latents.to(self.autoencoder.dtype))).float()
-
-
-def _sharpness(frames: Tensor) -> float:
-    return float(frames.diff(dim=-2).abs().mean() + frames.diff(dim=-3).abs().mean())

@@ -1,0 +1,146 @@
+"""What a model in training makes of clips on its own: its own history, and how true it is to held-out clips."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from astra_gym.memory import HistoryMemory
+from astra_gym.models.action_experts import RoutedActions
+from astra_gym.models.autoencoder import BlockAutoencoder, to_pixels
+from astra_gym.sampler import Dynamics, FlowConfig
+from astra_gym.training.clips import ClipSampler
+from astra_gym.training.coupling import coupled_noise
+from astra_gym.training.parallel import Draws
+
+if TYPE_CHECKING:
+    from astra_gym.training.world import WorldModel
+
+CLIPS = 32
+"""Held-out clips of a scenario."""
+
+
+class RollOut:
+    """Goes on from clips as a world does.
+
+    Args:
+        model: makes the frames.
+        flow: how.
+        steps: from noise to a frame.
+        coupled: the noise is drawn from the model's prior; else it is normal.
+        bf16: in bfloat16 (autocast).
+    """
+
+    def __init__(self, model: WorldModel, flow: FlowConfig, steps: int, coupled: bool, bf16: bool):
+        self.model, self.steps, self.coupled, self.bf16 = model, steps, coupled, bf16
+        self.dynamics = Dynamics(model.transformer, flow)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        latents: Tensor,
+        rows: Tensor,
+        scenarios: list[str],
+        context: int,
+        frames: int,
+        draws: Draws,
+        informed: bool = False,
+    ) -> Tensor:
+        """Generate frames after the first ones of clips, with their actions.
+
+        Args:
+            latents: of the clips, ``(B, F, C, h, w)``.
+            rows: of actions, ``(B, F, row_dim)``.
+            scenarios: B names.
+            context: how many frames are given.
+            frames: how many are made.
+            draws: random numbers.
+            informed: make them from noise that tells of the true ones.
+
+        Returns:
+            ``(B, frames, C, h, w)``.
+        """
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.bf16):
+            return self._go_on(latents, rows, scenarios, context, frames, draws, informed)
+
+    def _go_on(
+        self,
+        latents: Tensor,
+        rows: Tensor,
+        scenarios: list[str],
+        context: int,
+        frames: int,
+        draws: Draws,
+        informed: bool,
+    ) -> Tensor:
+        transformer, dynamics = self.model.transformer, self.dynamics
+        memory = HistoryMemory(transformer, len(latents), torch.bfloat16 if self.bf16 else torch.float32)
+        actions = transformer.action_encoder(rows, scenarios)
+        prompt = transformer.prompt(scenarios)
+        before = RoutedActions(*(tensor[:, :context] for tensor in actions))
+        noise = draws.randn(latents[:, :context].shape)
+        previous, features = dynamics.begin(memory, latents[:, :context], before, noise, prompt)
+        fresh = self._noise(latents[:, context - 1 : context + frames], scenarios, informed, draws)
+        generated = []
+        for t in range(context, context + frames):
+            plan = dynamics.plan(memory, RoutedActions(*(tensor[:, t] for tensor in actions)), prompt, self.steps)
+            begins_as = fresh[:, t - context]
+            if self.coupled and not informed:
+                chance, code = draws.rand((len(latents),)), plan.actions.code[:, 0]
+                drawn = self.model.prior.sample(features, code, previous, chance, begins_as[..., 0, 0])
+                begins_as = drawn[..., None, None].expand_as(begins_as)
+            current = dynamics.generate(memory, plan, previous, begins_as)
+            generated.append(current)
+            if t < context + frames - 1:
+                previous, features = dynamics.commit(memory, current, plan, previous, draws.randn(previous.shape))
+        return torch.stack(generated, 1)
+
+    def _noise(self, true: Tensor, scenarios: list[str], informed: bool, draws: Draws) -> Tensor:
+        """For all but the first of true frames."""
+        if not informed:
+            return draws.randn(true[:, 1:].shape)
+        told = torch.ones(true.shape[:2], dtype=torch.bool, device=true.device)
+        numbers = self.model.numbers(scenarios, told.shape)
+        noise, _ = coupled_noise(self.model.noise_encoder, true, numbers, told, draws)
+        return noise[:, 1:]
+
+
+def held_out_fidelity(
+    roll_out: RollOut, autoencoder: BlockAutoencoder, validation: ClipSampler, scenario: str, clip_frames: int
+) -> dict[str, float]:
+    """PSNR in dB against the decoded truth of held-out clips whose second half is made up.
+
+    Returns:
+        ``world_n`` after n frames, ``shuffled_n`` with the actions of another clip, ``copy_n`` of the last frame that
+        was given, and how sharp the last frame is beside the true one.
+    """
+    context = clip_frames // 2
+    horizon = clip_frames - context
+    device = roll_out.model.transformer.device
+    draws = Draws(torch.Generator(device).manual_seed(0))
+    clip = validation.at(validation.starts[torch.linspace(0, len(validation.starts) - 1, CLIPS).long()], device)
+    latents, rows = clip["latents"], clip["rows"]
+    shuffled = torch.cat([rows[:, :context], rows.roll(CLIPS // 2, 0)[:, context:]], 1)
+    own, other = (roll_out(latents, each, [scenario] * CLIPS, context, horizon, draws) for each in (rows, shuffled))
+
+    def decode(latents: Tensor) -> Tensor:
+        return to_pixels(autoencoder.decode(latents.to(autoencoder.dtype))).float()
+
+    results = {}
+    for after in [n for n in (1, 4, 8) if n <= horizon]:
+        truth = decode(latents[:, context + after - 1])
+        for name, frames in (
+            ("world", own[:, after - 1]),
+            ("shuffled", other[:, after - 1]),
+            ("copy", latents[:, context - 1]),
+        ):
+            error = (decode(frames) - truth).square().flatten(1).mean(1)
+            results[f"{name}_{after}"] = float((10 * torch.log10(255.0**2 / error.clamp(min=1e-3))).mean())
+    results["sharpness"] = _sharpness(decode(own[:, -1])) / _sharpness(decode(latents[:, context + horizon - 1]))
+    return results
+
+
+def _sharpness(frames: Tensor) -> float:
+    return float(frames.diff(dim=-2).abs().mean() + frames.diff(dim=-3).abs().mean())
