@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gymnasium as gym
 import numpy as np
 
 from astra_gym.agents.road import RoadView, estimate_motion
@@ -102,3 +103,40 @@ class LaneFollower:
         gas = np.clip(-0.06 * excess, 0.0, 1.0) * (1.0 - 0.6 * abs(steer)) * (1.0 - spin)
         brake = np.clip(0.03 * (excess - 2.0), 0.0, 0.8)
         return np.array([steer, gas, brake], np.float32)
+
+
+class HurriedFollower:
+    """A :class:`LaneFollower` in a hurry for collecting data: fast, with steering that wanders and now and then an
+    action that is held wherever it leads. It knows of no bend before it sees it.
+
+    Args:
+        seed: of its speed and of its mistakes; the same seed gives the same driver.
+    """
+
+    def __init__(self, seed: int):
+        self.rng = np.random.default_rng([seed, 4])
+        self.driver = LaneFollower(float(self.rng.uniform(40, 90)))
+        self.noise = float(self.rng.uniform(0, 0.15))
+        self._error = 0.0
+        self._held: tuple[int, np.ndarray] = (0, np.zeros(3, np.float32))
+
+    def __call__(self, observation: np.ndarray) -> np.ndarray:
+        """The next action, ``float32 (3,)`` steer, gas, brake, from a block ``uint8 (K, 64, 64, 3)``."""
+        action, rng = self.driver.act(observation), self.rng
+        self._error = 0.85 * self._error + 0.53 * self.noise * rng.standard_normal()
+        blocks_left, held = self._held
+        if blocks_left > 0:
+            self._held = (blocks_left - 1, held)
+            return held.copy()
+        if rng.random() < 0.03:
+            held = np.array(
+                [rng.uniform(-1, 1), *((rng.uniform(), 0.0) if rng.random() < 0.8 else (0.0, 0.6))], np.float32
+            )
+            self._held = (int(rng.integers(1, 6)), held)
+            return held.copy()
+        return np.array([np.clip(action[0] + self._error, -1, 1), *action[1:]], np.float32)
+
+
+def hurried_follower(env: gym.Env, seed: int) -> HurriedFollower:
+    """A driver that reads the picture, for ``astra-gym collect``."""
+    return HurriedFollower(seed)

@@ -25,7 +25,7 @@ from astra_gym.evaluation import heads, heldout, metrics, report  # noqa: E402
 from astra_gym.evaluation.bars import bars  # noqa: E402
 from astra_gym.evaluation.control import driving_clips  # noqa: E402
 from astra_gym.evaluation.drift import actions_from  # noqa: E402
-from astra_gym.evaluation.drift_drive import bends  # noqa: E402
+from astra_gym.evaluation.drift_drive import bends, bends_to_come  # noqa: E402
 from astra_gym.evaluation.egomotion import displacement, speed_and_turn  # noqa: E402
 from astra_gym.evaluation.evaluate import EvaluateArgs, evaluate, fingerprint  # noqa: E402
 from astra_gym.evaluation.rollout import Reading, Rollout, read_truth, roll  # noqa: E402
@@ -117,6 +117,10 @@ def test_a_road_that_turns_is_a_bend():
     corner[:16, 24:40] = (102, 204, 102)
     corner[16:32, 24:] = 105
     assert bends(straight[None]) == 0.0 and bends(corner[None]) == 1.0 and bends(np.stack([straight, corner])) == 0.5
+    assert bends_to_come(np.stack([straight] * 3 + [corner] * 6)[None]) == 1.0
+    assert (
+        bends_to_come(np.stack([straight] * 12)[None]) == 0.0 and bends_to_come(np.stack([corner] * 12)[None]) is None
+    )
 
 
 def test_motion_from_frames_agrees_with_the_simulator():

@@ -134,3 +134,22 @@ def test_a_stubborn_driver_holds_an_action_for_longer_than_others():
         longest.append(int(np.diff([-1, *changes]).max()))
     env.close()
     assert longest[0] == longest[1] and 16 < max(longest) <= 40
+
+
+def test_a_hurried_follower_is_fast_and_the_same_for_the_same_seed():
+    from astra_gym.agents.lane_follower import hurried_follower
+
+    env = simulator("drive")
+    actions, speeds = [], []
+    for seed in (0, 0, 1):
+        observation, _ = env.reset(seed=seed)
+        driver = hurried_follower(env, seed)
+        actions.append([])
+        for _ in range(40):
+            actions[-1].append(driver(observation))
+            observation = env.step(actions[-1][-1])[0]
+        speeds.append(float(np.hypot(*env.unwrapped.car.hull.linearVelocity)))
+    env.close()
+    np.testing.assert_array_equal(actions[0], actions[1])
+    assert np.abs(np.array(actions[1]) - actions[2]).max() > 0.1
+    assert max(speeds) > 35, speeds

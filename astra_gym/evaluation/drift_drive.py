@@ -22,15 +22,31 @@ from astra_gym.world import World
 SIMULATORS = 4
 """Starts from which the agent also drives in the simulator, which takes longer than the dream."""
 
-BEND = np.radians(30)
-"""A road bends if its part in sight turns by more."""
+STRAIGHT, BEND = np.radians(10), np.radians(30)
+"""A road is straight if its part in sight turns by less, and bends if it turns by more."""
+AHEAD = 6
+"""Blocks in which a straight road may come to bend."""
+
+
+def _turns(frames: np.ndarray) -> np.ndarray:
+    """By how many radians the road in sight turns, ``(...)`` of frames ``uint8 (..., H, W, 3)``."""
+    from astra_gym.agents.road import RoadView
+
+    turns = [RoadView(frame).bend() for frame in frames.reshape(-1, *frames.shape[-3:])]
+    return np.array(turns).reshape(frames.shape[:-3])
 
 
 def bends(frames: np.ndarray) -> float:
     """Share of frames ``uint8 (..., H, W, 3)`` whose road bends."""
-    from astra_gym.agents.road import RoadView
+    return float((_turns(frames) > BEND).mean())
 
-    return float(np.mean([RoadView(frame).bend() > BEND for frame in frames.reshape(-1, *frames.shape[-3:])]))
+
+def bends_to_come(frames: np.ndarray) -> float | None:
+    """Share of straight roads that bend :data:`AHEAD` blocks later, of the newest frames of consecutive blocks
+    ``uint8 (N, blocks, H, W, 3)``; None without any."""
+    turns = _turns(frames)
+    later = turns[:, AHEAD:][turns[:, :-AHEAD] < STRAIGHT]
+    return float((later > BEND).mean()) if later.size else None
 
 
 ROAD: Measures = {
@@ -146,6 +162,6 @@ def judge_drive_drift(
         "dream": figures["dream"] | {"speed": dreamt.speed},
         "dream_terminations": int(terminated.any(1).sum()),
     }
-    for name, measure in ROAD.items():
+    for name, measure in (ROAD | {"bends_to_come": bends_to_come}).items():
         figures[f"dream_{name}"], figures[f"simulator_{name}"] = measure(dreamt.frames), measure(driven.frames)
     return figures

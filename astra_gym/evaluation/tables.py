@@ -162,10 +162,15 @@ def _facts(judged: Values) -> list[tuple[str, list[str]]]:
             what = f"speed after 8 to {control['blocks']} blocks of {order}, m/s"
             facts.append((what, [f"{each[f'speed_{order}']:.0f}" for each in pair]))
     drift = judged.get("drift", {})
-    for key, what in {"road_visible": "road visible", "on_road": "on the road"}.items():
-        if f"dream_{key}" in drift:
-            values = [f"{drift[f'{where}_{key}']:.2f}" for where in ("dream", "simulator")]
-            facts.append((f"{what}, share of {drift['blocks'][-1]} blocks of scripted driving", values))
+    for key, what in {
+        "road_visible": "road visible, share",
+        "on_road": "on the road, share",
+        "bends_to_come": "straight road bends 6 blocks later, share",
+    }.items():
+        values = [drift.get(f"{where}_{key}") for where in ("dream", "simulator")]
+        if values[0] is not None and values[1] is not None:
+            what = f"{what} of {drift['blocks'][-1]} blocks of scripted driving"
+            facts.append((what, [f"{value:.2f}" for value in values]))
     return facts
 
 
