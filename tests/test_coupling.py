@@ -8,6 +8,9 @@ import torch
 from astra_gym.bundles import load_bundle
 from astra_gym.models.noise_prior import NoisePrior, log_density, mixture_log_density
 from astra_gym.training.coupling import NoiseEncoder
+from astra_gym.training.parallel import Draws
+from astra_gym.training.rollout import RollOut
+from astra_gym.training.world import WorldModel
 from astra_gym.world import World
 
 
@@ -73,6 +76,24 @@ def test_an_encoder_can_learn_to_tell_two_futures_apart(latent_size):
         optimizer.step()
     assert ((mean[:, 0] > 0) == (which == 1)).all()
     assert (deviation[:, 0] < 0.5).all() and (deviation[:, 1:] > deviation[:, :1]).all()
+
+
+def test_noise_tells_what_the_models_own_history_lacks():
+    """Told of true frames, each of its own is made from noise that was encoded beside the one it made before."""
+    bundle = load_bundle("small", dtype="float32")
+    transformer, heads = bundle.transformer, bundle.heads
+    prior = NoisePrior(16, (8, 8), heads.config.feature_dim, transformer.config.action_dim)
+    model = WorldModel(transformer, heads, prior, {name: torch.ones(4) for name in transformer.scenarios})
+    asked = []
+    model.noise_encoder.register_forward_pre_hook(lambda _, given: asked.append(given[:2]))
+    latents, rows = torch.randn(2, 7, 16, 8, 8), torch.zeros(2, 7, 4)
+    roll_out = RollOut(model, bundle.config.flow, steps=1, coupled=True, bf16=False)
+    made = roll_out(latents, rows, ["drive"] * 2, 4, 3, Draws(torch.Generator().manual_seed(0)), informed=True)
+    assert len(asked) == 3
+    before = torch.cat([latents[:, 3:4], made[:, :2]], 1)
+    for t, (truth, own) in enumerate(asked):
+        torch.testing.assert_close(truth, latents[:, 4 + t])
+        torch.testing.assert_close(own, before[:, t])
 
 
 def test_a_world_with_a_prior_begins_each_block_as_one_number_for_each_channel():

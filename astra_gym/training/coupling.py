@@ -48,13 +48,15 @@ class NoiseEncoder(nn.Module):
 
 
 def coupled_noise(
-    encoder: NoiseEncoder, truth: Tensor, scenario: Tensor, telling: Tensor, draws: Draws
+    encoder: NoiseEncoder, truth: Tensor, previous: Tensor, scenario: Tensor, telling: Tensor, draws: Draws
 ) -> tuple[Tensor, Tensor]:
-    """Noise to make consecutive frames from: what the encoder makes of them where they are told, normal elsewhere.
+    """Noise to make frames from: what the encoder makes of them where they are told, normal elsewhere.
 
     Args:
         encoder: makes it.
-        truth: latent frames of clips ``(B, F, C, h, w)``; zeros are taken to be before the first.
+        truth: latent frames of clips ``(B, F, C, h, w)``.
+        previous: of the history that the frames are made from, the one before each; where the model made it itself,
+            noise thus tells what that history lacks.
         scenario: their numbers ``(B, F)``.
         telling: which frames are told, ``bool (B, F)``.
         draws: random numbers.
@@ -63,7 +65,6 @@ def coupled_noise(
         Noise ``(B, F, C, h, w)``, one number for each channel, and the logarithm of its density under what the encoder
         says ``(B, F)``.
     """
-    previous = F.pad(truth[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
     mean, deviation = encoder(*(each.flatten(0, 1) for each in (truth, previous, scenario)))
     normal = draws.randn(truth.shape[:3])
     noise = mean + deviation * normal.flatten(0, 1)

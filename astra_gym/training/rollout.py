@@ -57,7 +57,8 @@ class RollOut:
             context: how many frames are given.
             frames: how many are made.
             draws: random numbers.
-            informed: make them from noise that tells of the true ones.
+            informed: make them from noise that tells of the true ones, see
+                :func:`astra_gym.training.coupling.coupled_noise`.
 
         Returns:
             ``(B, frames, C, h, w)``.
@@ -82,29 +83,31 @@ class RollOut:
         before = RoutedActions(*(tensor[:, :context] for tensor in actions))
         noise = draws.randn(latents[:, :context].shape)
         previous, features = dynamics.begin(memory, latents[:, :context], before, noise, prompt)
-        fresh = self._noise(latents[:, context - 1 : context + frames], scenarios, informed, draws)
-        generated = []
+        current, generated = latents[:, context - 1], []
         for t in range(context, context + frames):
             plan = dynamics.plan(memory, RoutedActions(*(tensor[:, t] for tensor in actions)), prompt, self.steps)
-            begins_as = fresh[:, t - context]
-            if self.coupled and not informed:
-                chance, code = draws.rand((len(latents),)), plan.actions.code[:, 0]
-                drawn = self.model.prior.sample(features, code, previous, chance, begins_as[..., 0, 0])
-                begins_as = drawn[..., None, None].expand_as(begins_as)
+            if informed:
+                begins_as = self._tell(latents[:, t], current, scenarios, draws)
+            else:
+                begins_as = self._draw(plan.actions.code[:, 0], features, previous, draws)
             current = dynamics.generate(memory, plan, previous, begins_as)
             generated.append(current)
             if t < context + frames - 1:
                 previous, features = dynamics.commit(memory, current, plan, previous, draws.randn(previous.shape))
         return torch.stack(generated, 1)
 
-    def _noise(self, true: Tensor, scenarios: list[str], informed: bool, draws: Draws) -> Tensor:
-        """For all but the first of true frames."""
-        if not informed:
-            return draws.randn(true[:, 1:].shape)
-        told = torch.ones(true.shape[:2], dtype=torch.bool, device=true.device)
-        numbers = self.model.numbers(scenarios, told.shape)
-        noise, _ = coupled_noise(self.model.noise_encoder, true, numbers, told, draws)
-        return noise[:, 1:]
+    def _tell(self, truth: Tensor, current: Tensor, scenarios: list[str], draws: Draws) -> Tensor:
+        """Noise that tells of true frames ``(B, C, h, w)`` what may not be expected after the current ones."""
+        numbers = self.model.numbers(scenarios, (len(truth), 1))
+        told = torch.ones_like(numbers, dtype=torch.bool)
+        return coupled_noise(self.model.noise_encoder, truth[:, None], current[:, None], numbers, told, draws)[0][:, 0]
+
+    def _draw(self, code: Tensor, features: Tensor, previous: Tensor, draws: Draws) -> Tensor:
+        if not self.coupled:
+            return draws.randn(previous.shape)
+        chance, normal = draws.rand(previous.shape[:1]), draws.randn(previous.shape[:2])
+        noise = self.model.prior.sample(features, code, previous, chance, normal)
+        return noise[..., None, None].expand_as(previous)
 
 
 def held_out_fidelity(

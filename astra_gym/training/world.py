@@ -198,8 +198,9 @@ class WorldStage:
         scenario = self.model.numbers(clip["scenarios"], shape)
         usable = F.pad((history_level < self.flow.previous_limit)[:, :-1], (1, 0))
         if config.nat_price:
+            before = F.pad(history[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
             with self._autocast():
-                noise, density = coupled_noise(self.model.noise_encoder, truth, scenario, usable, draws)
+                noise, density = coupled_noise(self.model.noise_encoder, truth, before, scenario, usable, draws)
         else:
             noise = draws.randn(truth.shape)
         made = self._make(history, history_level, usable, truth, target_level, noise, rows, clip["scenarios"], draws)
