@@ -48,7 +48,7 @@ class NoisePrior(ModelMixin, ConfigMixin):
         feature_dim: int,
         action_dim: int,
         hidden_dim: int = 256,
-        components: int = 8,
+        components: int = 24,
     ):
         super().__init__()
         width = hidden_dim // 4

@@ -117,7 +117,8 @@ def held_out_fidelity(
 
     Returns:
         ``world_n`` after n frames, ``shuffled_n`` with the actions of another clip, ``copy_n`` of the last frame that
-        was given, and how sharp the last frame is beside the true one.
+        was given, ``told_n`` from noise that tells of the truth where the model has learned such, and how sharp the
+        last frame is beside the true one.
     """
     context = clip_frames // 2
     horizon = clip_frames - context
@@ -126,7 +127,14 @@ def held_out_fidelity(
     clip = validation.at(validation.starts[torch.linspace(0, len(validation.starts) - 1, CLIPS).long()], device)
     latents, rows = clip["latents"], clip["rows"]
     shuffled = torch.cat([rows[:, :context], rows.roll(CLIPS // 2, 0)[:, context:]], 1)
-    own, other = (roll_out(latents, each, [scenario] * CLIPS, context, horizon, draws) for each in (rows, shuffled))
+    names = [scenario] * CLIPS
+    made = {
+        "world": roll_out(latents, rows, names, context, horizon, draws),
+        "shuffled": roll_out(latents, shuffled, names, context, horizon, draws),
+        "copy": latents[:, context - 1 : context].expand(-1, horizon, -1, -1, -1),
+    }
+    if roll_out.coupled:
+        made["told"] = roll_out(latents, rows, names, context, horizon, draws, informed=True)
 
     def decode(latents: Tensor) -> Tensor:
         return to_pixels(autoencoder.decode(latents.to(autoencoder.dtype))).float()
@@ -134,14 +142,12 @@ def held_out_fidelity(
     results = {}
     for after in [n for n in (1, 4, 8) if n <= horizon]:
         truth = decode(latents[:, context + after - 1])
-        for name, frames in (
-            ("world", own[:, after - 1]),
-            ("shuffled", other[:, after - 1]),
-            ("copy", latents[:, context - 1]),
-        ):
-            error = (decode(frames) - truth).square().flatten(1).mean(1)
+        for name, frames in made.items():
+            error = (decode(frames[:, after - 1]) - truth).square().flatten(1).mean(1)
             results[f"{name}_{after}"] = float((10 * torch.log10(255.0**2 / error.clamp(min=1e-3))).mean())
-    results["sharpness"] = _sharpness(decode(own[:, -1])) / _sharpness(decode(latents[:, context + horizon - 1]))
+    results["sharpness"] = _sharpness(decode(made["world"][:, -1])) / _sharpness(
+        decode(latents[:, context + horizon - 1])
+    )
     return results
 
 
