@@ -47,8 +47,8 @@ class NoisePrior(ModelMixin, ConfigMixin):
         latent_size: Sequence[int],
         feature_dim: int,
         action_dim: int,
-        hidden_dim: int = 256,
-        components: int = 24,
+        hidden_dim: int = 384,
+        components: int = 64,
     ):
         super().__init__()
         width = hidden_dim // 4
