@@ -129,9 +129,9 @@ class HurriedFollower:
             self._held = (blocks_left - 1, held)
             return held.copy()
         if rng.random() < 0.03:
-            held = np.array(
-                [rng.uniform(-1, 1), *((rng.uniform(), 0.0) if rng.random() < 0.8 else (0.0, 0.6))], np.float32
-            )
+            steer = rng.uniform(-1, 1)
+            gas, brake = (rng.uniform(), 0.0) if rng.random() < 0.8 else (0.0, 0.6)
+            held = np.array([steer, gas, brake], np.float32)
             self._held = (int(rng.integers(1, 6)), held)
             return held.copy()
         return np.array([np.clip(action[0] + self._error, -1, 1), *action[1:]], np.float32)

@@ -64,36 +64,24 @@ class RollOut:
             ``(B, frames, C, h, w)``.
         """
         with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.bf16):
-            return self._go_on(latents, rows, scenarios, context, frames, draws, informed)
-
-    def _go_on(
-        self,
-        latents: Tensor,
-        rows: Tensor,
-        scenarios: list[str],
-        context: int,
-        frames: int,
-        draws: Draws,
-        informed: bool,
-    ) -> Tensor:
-        transformer, dynamics = self.model.transformer, self.dynamics
-        memory = HistoryMemory(transformer, len(latents), torch.bfloat16 if self.bf16 else torch.float32)
-        actions = transformer.action_encoder(rows, scenarios)
-        prompt = transformer.prompt(scenarios)
-        before = RoutedActions(*(tensor[:, :context] for tensor in actions))
-        noise = draws.randn(latents[:, :context].shape)
-        previous, features = dynamics.begin(memory, latents[:, :context], before, noise, prompt)
-        current, generated = latents[:, context - 1], []
-        for t in range(context, context + frames):
-            plan = dynamics.plan(memory, RoutedActions(*(tensor[:, t] for tensor in actions)), prompt, self.steps)
-            if informed:
-                begins_as = self._tell(latents[:, t], current, scenarios, draws)
-            else:
-                begins_as = self._draw(plan.actions.code[:, 0], features, previous, draws)
-            current = dynamics.generate(memory, plan, previous, begins_as)
-            generated.append(current)
-            if t < context + frames - 1:
-                previous, features = dynamics.commit(memory, current, plan, previous, draws.randn(previous.shape))
+            transformer, dynamics = self.model.transformer, self.dynamics
+            memory = HistoryMemory(transformer, len(latents), torch.bfloat16 if self.bf16 else torch.float32)
+            actions = transformer.action_encoder(rows, scenarios)
+            prompt = transformer.prompt(scenarios)
+            before = RoutedActions(*(tensor[:, :context] for tensor in actions))
+            noise = draws.randn(latents[:, :context].shape)
+            previous, features = dynamics.begin(memory, latents[:, :context], before, noise, prompt)
+            current, generated = latents[:, context - 1], []
+            for t in range(context, context + frames):
+                plan = dynamics.plan(memory, RoutedActions(*(tensor[:, t] for tensor in actions)), prompt, self.steps)
+                if informed:
+                    begins_as = self._tell(latents[:, t], current, scenarios, draws)
+                else:
+                    begins_as = self._draw(plan.actions.code[:, 0], features, previous, draws)
+                current = dynamics.generate(memory, plan, previous, begins_as)
+                generated.append(current)
+                if t < context + frames - 1:
+                    previous, features = dynamics.commit(memory, current, plan, previous, draws.randn(previous.shape))
         return torch.stack(generated, 1)
 
     def _tell(self, truth: Tensor, current: Tensor, scenarios: list[str], draws: Draws) -> Tensor:
