@@ -390,7 +390,7 @@ class WorldStage:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """For each scenario, what :func:`astra_gym.training.rollout.held_out_fidelity` returns."""
-        results = {}
+        results: dict[str, float] = {}
         for name, sampler in self.validation.items():
             each = held_out_fidelity(self.roll_out, self.autoencoder, sampler, name, self.config.clip_frames)
             results |= {f"{name}/{key}": number for key, number in each.items()}
