@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 
 from astra_gym.agents.road import RoadView, estimate_motion
+from astra_gym.simulators.mistakes import wander
 
 BLOCK_SECONDS = 0.08
 WHEELBASE = 3.24
@@ -123,7 +124,7 @@ class HurriedFollower:
     def __call__(self, observation: np.ndarray) -> np.ndarray:
         """The next action, ``float32 (3,)`` steer, gas, brake, from a block ``uint8 (K, 64, 64, 3)``."""
         action, rng = self.driver.act(observation), self.rng
-        self._error = 0.85 * self._error + 0.53 * self.noise * rng.standard_normal()
+        self._error = wander(self._error, self.noise, rng)
         blocks_left, held = self._held
         if blocks_left > 0:
             self._held = (blocks_left - 1, held)

@@ -159,6 +159,7 @@ def judge_drive_drift(
         "ratio_to_simulator": [a / b for a, b in zip(figures["dream"]["gradient"], truly["gradient"], strict=True)],
         "simulator": truly | {"speed": driven.speed},
         "true_bends": bends(true),
+        "blocks_ahead": AHEAD,
         "dream": figures["dream"] | {"speed": dreamt.speed},
         "dream_terminations": int(terminated.any(1).sum()),
     }

@@ -163,13 +163,13 @@ def _facts(judged: Values) -> list[tuple[str, list[str]]]:
             facts.append((what, [f"{each[f'speed_{order}']:.0f}" for each in pair]))
     drift = judged.get("drift", {})
     for key, what in {
-        "road_visible": "road visible, share",
-        "on_road": "on the road, share",
-        "bends_to_come": "straight road bends 6 blocks later, share",
+        "road_visible": "road visible, share of",
+        "on_road": "on the road, share of",
+        "bends_to_come": f"straight roads that bend {drift.get('blocks_ahead')} blocks later, share in",
     }.items():
         values = [drift.get(f"{where}_{key}") for where in ("dream", "simulator")]
-        if values[0] is not None and values[1] is not None:
-            what = f"{what} of {drift['blocks'][-1]} blocks of scripted driving"
+        if None not in values:
+            what = f"{what} {drift['blocks'][-1]} blocks of scripted driving"
             facts.append((what, [f"{value:.2f}" for value in values]))
     return facts
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from astra_gym.actions import DRIVE
 from astra_gym.simulators.blocks import Simulator
+from astra_gym.simulators.mistakes import wander
 
 CROP = (6, 0, 90, 84)
 """The square above CarRacing's instrument panel, in its 96x96 pixels (left, top, right, bottom)."""
@@ -137,7 +138,7 @@ class Driver:
         """The action for the next block, ``float32 (3,)``: steer, gas, brake. The observation is not looked at."""
         skill, rng = self.skill, self.rng
         self._block += 1
-        self._steer_error = 0.85 * self._steer_error + 0.53 * skill.noise * rng.standard_normal()
+        self._steer_error = wander(self._steer_error, skill.noise, rng)
         self._offset = 0.95 * self._offset + 0.31 * skill.offset * rng.standard_normal()
         blocks_left, action = self._stunt
         if blocks_left > 0:

@@ -14,6 +14,7 @@ from astra_gym.actions import DRONE
 from astra_gym.simulators import quadrotor
 from astra_gym.simulators.blocks import Simulator
 from astra_gym.simulators.gates_scene import FIELD, OPENING, Course, Gate, draw_course
+from astra_gym.simulators.mistakes import wander
 from astra_gym.simulators.mujoco_view import MujocoView, mujoco
 
 CEILING = 5.0
@@ -268,7 +269,7 @@ class Racer:
         """The action for the next block, ``float32 (4,)``. The observation is not looked at."""
         skill, rng = self.skill, self.rng
         self._block += 1
-        self._error = 0.85 * self._error + 0.53 * skill.noise * rng.standard_normal(4)
+        self._error = wander(self._error, skill.noise, rng)
         self._offset = 0.9 * self._offset + 0.44 * skill.offset * rng.standard_normal(2)
         if skill.crash_at is not None and self._block >= skill.crash_at:
             action = self._crash()

@@ -86,7 +86,7 @@ class RollOut:
 
     def _tell(self, truth: Tensor, current: Tensor, scenarios: list[str], draws: Draws) -> Tensor:
         """Noise that tells of true frames ``(B, C, h, w)`` what may not be expected after the current ones."""
-        numbers = self.model.numbers(scenarios, (len(truth), 1))
+        numbers = self.model.scenario_numbers(scenarios, (len(truth), 1))
         told = torch.ones_like(numbers, dtype=torch.bool)
         return coupled_noise(self.model.noise_encoder, truth[:, None], current[:, None], numbers, told, draws)[0][:, 0]
 

@@ -49,7 +49,7 @@ class WorldModel(nn.Module):
         self.reader = ActionReader(channels, transformer.config.latent_size, [deviations[name] for name in names])
         self.noise_encoder = NoiseEncoder(channels, transformer.config.latent_size, len(names))
 
-    def numbers(self, scenarios: Sequence[str], shape: Sequence[int]) -> Tensor:
+    def scenario_numbers(self, scenarios: Sequence[str], shape: Sequence[int]) -> Tensor:
         """Which of the model's scenarios these are, for clips of ``shape (B, F)``."""
         names = self.transformer.scenarios
         numbers = torch.tensor([names.index(name) for name in scenarios], device=self.transformer.device)
@@ -195,7 +195,7 @@ class WorldStage:
         target_level = torch.where(pure, 1.0, target_level)
         hide = torch.cat([draws.rand(shape) < config.action_dropout / 2, draws.rand(shape) < config.action_dropout], 1)
         rows = torch.cat([clip["rows"], clip["rows"]], 1) * ~hide[..., None]
-        scenario = self.model.numbers(clip["scenarios"], shape)
+        scenario = self.model.scenario_numbers(clip["scenarios"], shape)
         usable = F.pad((history_level < self.flow.previous_limit)[:, :-1], (1, 0))
         if config.nat_price:
             before = F.pad(history[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
