@@ -7,7 +7,7 @@ import torch
 
 from astra_gym.bundles import load_bundle
 from astra_gym.models.noise_prior import NoisePrior, log_density, mixture_log_density
-from astra_gym.training.coupling import NoiseEncoder
+from astra_gym.training.coupling import NoiseEncoder, nats_and_surprise
 from astra_gym.training.parallel import Draws
 from astra_gym.training.rollout import RollOut
 from astra_gym.training.world import WorldModel
@@ -55,6 +55,15 @@ def test_a_prior_is_saved_and_loaded(tmp_path):
     prior.save_pretrained(tmp_path)
     again = NoisePrior.from_pretrained(tmp_path)
     torch.testing.assert_close(again(*given), prior(*given))
+
+
+def test_a_nat_costs_what_each_frame_says():
+    prior, given, numbers, density = small_prior(), seen(5), torch.randn(5, 4), torch.randn(5)
+    told = density - mixture_log_density(numbers, *prior(*given))
+    price = torch.tensor([1.0, 0.0, 2.0, 0.0, 0.0])
+    found = nats_and_surprise(prior, numbers, density, given, price)
+    torch.testing.assert_close(found["nats"], told.mean())
+    torch.testing.assert_close(found["cost"], (told[0] + 2 * told[2]) / 5)
 
 
 @pytest.mark.parametrize("latent_size", [(8, 8), (5, 7)])

@@ -156,6 +156,10 @@ def test_bad_arguments_are_named(tmp_path):
         train(TrainArgs(world_loss=WorldLossConfig(scenario_weights={"boat": 2.0})))
     with pytest.raises(ValueError, match=r"world_loss.scenario_weights: got 0 for 'drive'"):
         train(TrainArgs(world_loss=WorldLossConfig(scenario_weights={"drive": 0})))
+    with pytest.raises(ValueError, match=r"world_loss.nat_prices: got 'boat'"):
+        train(TrainArgs(world_loss=WorldLossConfig(nat_price=1e-4, nat_prices={"boat": 1e-3})))
+    with pytest.raises(ValueError, match=r"world_loss.nat_prices: got some with a nat_price of 0"):
+        train(TrainArgs(world_loss=WorldLossConfig(nat_prices={"drive": 1e-3})))
     with pytest.raises(FileNotFoundError, match="run the stage 'autoencoder' first"):
         train(TrainArgs(stages=("world",), scenarios=("drive",), run=tmp_path))
 

@@ -75,18 +75,21 @@ def coupled_noise(
 
 
 def nats_and_surprise(
-    prior: NoisePrior, numbers: Tensor, density: Tensor, seen: tuple[Tensor, Tensor, Tensor]
+    prior: NoisePrior, numbers: Tensor, density: Tensor, seen: tuple[Tensor, Tensor, Tensor], price: Tensor
 ) -> dict[str, Tensor]:
-    """What noise tells beyond what the prior expects, and how much it surprises the prior; means over N frames.
+    """What noise tells beyond what the prior expects, what that costs, and how much the noise surprises the prior;
+    means over N frames.
 
     Args:
         prior: expects.
         numbers: the noise ``(N, C)``; the surprise does not move it.
         density: the logarithm of its density under what the encoder says ``(N,)``.
         seen: what the prior sees; neither moves it.
+        price: of a nat, in each frame ``(N,)``.
     """
     if not len(numbers):
-        return dict.fromkeys(("nats", "surprise"), numbers.sum() * 0.0)
+        return dict.fromkeys(("nats", "cost", "surprise"), numbers.sum() * 0.0)
     mixture = prior(*(each.detach() for each in seen))
     expected, learned = (mixture_log_density(each, *mixture) for each in (numbers, numbers.detach()))
-    return {"nats": (density - expected).mean(), "surprise": -learned.mean()}
+    told = density - expected
+    return {"nats": told.mean(), "cost": (price * told).mean(), "surprise": -learned.mean()}

@@ -116,7 +116,10 @@ def train(args: TrainArgs) -> Path:
     if unknown := [stage for stage in args.stages if stage not in STAGES]:
         raise ValueError(f"stages: got {unknown}, allowed are {STAGES}")
     scenarios = chosen_scenarios(args.scenarios, args.data)
-    _check_scenario_weights(args.world_loss.scenario_weights, scenarios)
+    _check_of_scenarios("scenario_weights", args.world_loss.scenario_weights, scenarios)
+    _check_of_scenarios("nat_prices", args.world_loss.nat_prices, scenarios)
+    if args.world_loss.nat_prices and not args.world_loss.nat_price:
+        raise ValueError("world_loss.nat_prices: got some with a nat_price of 0, which is for independent noise")
     _check_lengths(args, scenarios)
     torch.manual_seed(args.seed)
     PartialState(cpu=args.device == "cpu")
@@ -154,13 +157,13 @@ def chosen_scenarios(names: tuple[str, ...], data: Path) -> list[str]:
     return in_order(names)
 
 
-def _check_scenario_weights(weights: dict[str, float], scenarios: list[str]) -> None:
-    """Raise a ValueError if one is of no scenario, or not above 0."""
-    for name, weight in weights.items():
+def _check_of_scenarios(argument: str, numbers: dict[str, float], scenarios: list[str]) -> None:
+    """Raise a ValueError if one of the ``numbers`` is of no scenario, or not above 0."""
+    for name, number in numbers.items():
         if name not in scenarios:
-            raise ValueError(f"world_loss.scenario_weights: got {name!r}, allowed are {scenarios}")
-        if not 0 < weight < math.inf:
-            raise ValueError(f"world_loss.scenario_weights: got {weight} for {name!r}, it must be finite and above 0")
+            raise ValueError(f"world_loss.{argument}: got {name!r}, allowed are {scenarios}")
+        if not 0 < number < math.inf:
+            raise ValueError(f"world_loss.{argument}: got {number} for {name!r}, it must be finite and above 0")
 
 
 def _check_lengths(args: TrainArgs, scenarios: list[str]) -> None:

@@ -100,6 +100,8 @@ class WorldLossConfig:
     nat_price: float = 0.0
     """What a nat costs that the noise tells of the true frame, see :mod:`astra_gym.training.coupling`; 0 for
     independent noise."""
+    nat_prices: dict[str, float] = field(default_factory=dict)
+    """The same for scenarios in which it costs something else: more where little is left to chance."""
     prior_weight: float = 0.01
     """How much it counts that the prior expects the noise."""
     low_noise_share: float = 0.08
@@ -161,14 +163,8 @@ class WorldStage:
         side, window = 8 * model.transformer.config.latent_size[0], config.pixel_window  # frames are square
         if window is not None and (window < 1 or side % window):
             raise ValueError(f"world_loss.pixel_window: got {window}, must divide a frame's side of {side} pixels")
-        self.model, self.train, self.validation = model, train, validation
-        self.autoencoder, self.total_steps, self.config, self.flow, self.bf16 = (
-            autoencoder,
-            total_steps,
-            config,
-            flow,
-            bf16,
-        )
+        self.model, self.train, self.validation, self.autoencoder = model, train, validation, autoencoder
+        self.total_steps, self.config, self.flow, self.bf16 = total_steps, config, flow, bf16
         # A clip with own history keeps a true frame before it and one after it.
         frames = max(config.clip_frames, config.own_history_frames + 2)
         frames = min(frames, *(sampler.longest for sampler in train.values()))
@@ -225,8 +221,8 @@ class WorldStage:
             "entropy": entropy,
         }
         if config.nat_price:
-            numbers |= self._price_noise(noise, density, made, usable)
-            total = total + config.nat_price * numbers["nats"] + config.prior_weight * numbers["surprise"]
+            numbers |= self._price_noise(noise, density, made, usable, clip["scenarios"])
+            total = total + numbers["cost"] + config.prior_weight * numbers["surprise"]
         if config.critic_weight:
             # After frames of the model's own, the true next one is not what follows from the one before.
             shown = (draws.rand(shape) < 0.5) & (age == 0)
@@ -242,13 +238,17 @@ class WorldStage:
             total = total + numbers["reader"] + config.reader_weight * numbers["obedience"]
         return total, numbers
 
-    def _price_noise(self, noise: Tensor, density: Tensor, made: _Made, told: Tensor) -> dict[str, Tensor]:
+    def _price_noise(
+        self, noise: Tensor, density: Tensor, made: _Made, told: Tensor, scenarios: list[str]
+    ) -> dict[str, Tensor]:
         """What the noise of the frames ``told (B, F)`` costs, and how much it surprises the prior."""
-        frames = told.shape[1]
+        frames, config = told.shape[1], self.config
+        prices = [config.nat_prices.get(name, config.nat_price) for name in scenarios]
+        price = torch.tensor(prices, device=noise.device)[:, None].expand_as(told)[told]
         features = F.pad(made.features[:, : frames - 1], (0, 0, 1, 0))[told]
         seen = features, made.actions.code[:, frames:][told], made.previous[told]
         with self._autocast():
-            return nats_and_surprise(self.model.prior, noise[..., 0, 0][told], density[told], seen)
+            return nats_and_surprise(self.model.prior, noise[..., 0, 0][told], density[told], seen, price)
 
     def _make(
         self,
