@@ -16,11 +16,11 @@ from astra_gym.world import World
 
 def small_prior() -> NoisePrior:
     torch.manual_seed(0)
-    return NoisePrior(4, (5, 7), feature_dim=6, action_dim=3, hidden_dim=16, components=3)
+    return NoisePrior(4, (5, 7), feature_dim=6, hidden_dim=16, components=3)
 
 
-def seen(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return torch.randn(count, 6), torch.randn(count, 3), torch.randn(count, 4, 5, 7)
+def seen(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(count, 6), torch.randn(count, 4, 5, 7)
 
 
 def test_densities_are_those_of_torch():
@@ -91,7 +91,7 @@ def test_noise_tells_what_the_models_own_history_lacks():
     """Told of true frames, each of its own is made from noise that was encoded beside the one it made before."""
     bundle = load_bundle("small", dtype="float32")
     transformer, heads = bundle.transformer, bundle.heads
-    prior = NoisePrior(16, (8, 8), heads.config.feature_dim, transformer.config.action_dim)
+    prior = NoisePrior(16, (8, 8), heads.config.feature_dim)
     model = WorldModel(transformer, heads, prior, {name: torch.ones(4) for name in transformer.scenarios})
     asked = []
     model.noise_encoder.register_forward_pre_hook(lambda _, given: asked.append(given[:2]))
@@ -109,7 +109,7 @@ def test_a_world_with_a_prior_begins_each_block_as_one_number_for_each_channel()
     """Drawn by the world's seed, from what its history and the action lead to expect; a snapshot keeps that."""
     bundle = load_bundle("small")
     torch.manual_seed(0)
-    prior = NoisePrior(16, (8, 8), bundle.heads.config.feature_dim, bundle.transformer.config.action_dim)
+    prior = NoisePrior(16, (8, 8), bundle.heads.config.feature_dim)
     world = World(dataclasses.replace(bundle, prior=prior.eval()), num_worlds=3)
     begun = []
     world.dynamics.generate = lambda *args, generate=world.dynamics.generate: begun.append(args[3]) or generate(*args)

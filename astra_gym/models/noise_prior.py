@@ -1,4 +1,8 @@
-"""Which noise may make the next latent frame: what a world draws from, so that it chooses among futures."""
+"""Which noise may make the next latent frame: what a world draws from, so that it chooses among futures.
+
+It does not see the action. Noise is what comes of itself: a driver who steers where a bend is about to come into view
+does not make the road bend, though in recorded driving the one goes with the other.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,6 @@ class NoisePrior(ModelMixin, ConfigMixin):
         latent_channels: C.
         latent_size: h and w.
         feature_dim: width of the transformer's features.
-        action_dim: width of the action code.
         hidden_dim: width of the hidden layers.
         components: of the mixture, K.
     """
@@ -46,7 +49,6 @@ class NoisePrior(ModelMixin, ConfigMixin):
         latent_channels: int,
         latent_size: Sequence[int],
         feature_dim: int,
-        action_dim: int,
         hidden_dim: int = 384,
         components: int = 64,
     ):
@@ -57,19 +59,18 @@ class NoisePrior(ModelMixin, ConfigMixin):
         self.norm = nn.LayerNorm(feature_dim)
         places = math.prod((side + 1) // 2 for side in latent_size)
         self.network = nn.Sequential(
-            nn.Linear(width * places + feature_dim + action_dim, hidden_dim),
+            nn.Linear(width * places + feature_dim, hidden_dim),
             nn.SiLU(),
             nn.Linear(hidden_dim, hidden_dim),
             nn.SiLU(),
             nn.Linear(hidden_dim, components * (1 + 2 * latent_channels)),
         )
 
-    def forward(self, features: Tensor, code: Tensor, previous: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, features: Tensor, previous: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The distribution for the next frame.
 
         Args:
             features: of the frame before it, ``(N, feature_dim)``.
-            code: of the action that leads to it, ``(N, action_dim)``.
             previous: latents of the frame before it, ``(N, C, h, w)``.
 
         Returns:
@@ -77,14 +78,14 @@ class NoisePrior(ModelMixin, ConfigMixin):
         """
         components, channels = self.config.components, self.config.latent_channels
         seen = F.silu(self.second(F.silu(self.first(previous)))).flatten(1)
-        out = self.network(torch.cat([seen, self.norm(features), code], 1)).float()
+        out = self.network(torch.cat([seen, self.norm(features)], 1)).float()
         weights, means, deviations = out.split([components, components * channels, components * channels], 1)
         shape = (-1, components, channels)
         return weights.log_softmax(1), means.view(shape), deviations.view(shape).clamp(NARROWEST, WIDEST).exp()
 
-    def sample(self, features: Tensor, code: Tensor, previous: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
+    def sample(self, features: Tensor, previous: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
         """Noise ``(N, C)`` from numbers in [0, 1) ``(N,)``, which choose a component, and normal ones ``(N, C)``."""
-        weights, means, deviations = self(features, code, previous)
+        weights, means, deviations = self(features, previous)
         passed = weights.exp().cumsum(1)[:, :-1] <= uniform[:, None]
         chosen = passed.sum(1)[:, None, None].expand(-1, 1, means.shape[2])
         mean, deviation = (each.gather(1, chosen)[:, 0] for each in (means, deviations))

@@ -315,7 +315,6 @@ def _new_world(
         transformer.config.in_channels,
         transformer.config.latent_size,
         feature_dim=heads.config.feature_dim,
-        action_dim=transformer.config.action_dim,
     )
     return transformer, heads, prior
 

@@ -246,8 +246,8 @@ class WorldStage:
         prices = [config.nat_prices.get(name, config.nat_price) for name in scenarios]
         price = torch.tensor(prices, device=noise.device)[:, None].expand_as(told)[told]
         features = F.pad(made.features[:, : frames - 1], (0, 0, 1, 0))[told]
-        seen = features, made.actions.code[:, frames:][told], made.previous[told]
         with self._autocast():
+            seen = features, made.previous[told]
             return nats_and_surprise(self.model.prior, noise[..., 0, 0][told], density[told], seen, price)
 
     def _make(
