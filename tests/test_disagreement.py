@@ -44,8 +44,9 @@ def test_spread_is_that_of_steps_with_other_noise_and_changes_nothing(world):
     for _ in range(3):
         world.load_state({**state, "generators": [generator.get_state() for generator in generators]})
         latents.append(world.step(rows).latents.numpy())
-        for generator in generators:
-            torch.randn(latents[0].shape[1:], generator=generator)
+        for generator in generators:  # what the prior draws with: a component, and a number for each channel
+            torch.rand((), generator=generator)
+            torch.randn(latents[0].shape[1], generator=generator)
     expected = np.sqrt(np.stack(latents).var(0, ddof=1).mean((1, 2, 3)))
     assert step.spread == pytest.approx(expected, rel=0.01)
 
