@@ -106,7 +106,7 @@ def test_noise_tells_what_the_models_own_history_lacks():
 
 
 def test_a_world_with_a_prior_begins_each_block_as_one_number_for_each_channel():
-    """Drawn by the world's seed, from what its history and the action lead to expect; a snapshot keeps that."""
+    """Drawn by the world's seed, from what its history leads to expect; a snapshot keeps that."""
     bundle = load_bundle("small")
     torch.manual_seed(0)
     prior = NoisePrior(16, (8, 8), bundle.heads.config.feature_dim)
