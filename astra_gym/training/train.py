@@ -116,8 +116,8 @@ def train(args: TrainArgs) -> Path:
     if unknown := [stage for stage in args.stages if stage not in STAGES]:
         raise ValueError(f"stages: got {unknown}, allowed are {STAGES}")
     scenarios = chosen_scenarios(args.scenarios, args.data)
-    _check_of_scenarios("scenario_weights", args.world_loss.scenario_weights, scenarios)
-    _check_of_scenarios("nat_prices", args.world_loss.nat_prices, scenarios)
+    _check_each_scenario("scenario_weights", args.world_loss.scenario_weights, scenarios)
+    _check_each_scenario("nat_prices", args.world_loss.nat_prices, scenarios)
     if args.world_loss.nat_prices and not args.world_loss.nat_price:
         raise ValueError("world_loss.nat_prices: got some with a nat_price of 0, which is for independent noise")
     _check_lengths(args, scenarios)
@@ -157,7 +157,7 @@ def chosen_scenarios(names: tuple[str, ...], data: Path) -> list[str]:
     return in_order(names)
 
 
-def _check_of_scenarios(argument: str, numbers: dict[str, float], scenarios: list[str]) -> None:
+def _check_each_scenario(argument: str, numbers: dict[str, float], scenarios: list[str]) -> None:
     """Raise a ValueError if one of the ``numbers`` is of no scenario, or not above 0."""
     for name, number in numbers.items():
         if name not in scenarios:

@@ -169,7 +169,10 @@ class WorldStage:
         frames = max(config.clip_frames, config.own_history_frames + 2)
         frames = min(frames, *(sampler.longest for sampler in train.values()))
         self.train_long = {name: ClipSampler(each.data, each.modality, frames) for name, each in train.items()}
-        mask = training_mask(config.clip_frames, model.transformer).to(model.transformer.device)
+        device = model.transformer.device
+        prices = [config.nat_prices.get(name, config.nat_price) for name in model.transformer.scenarios]
+        self.nat_prices = torch.tensor(prices, device=device)
+        mask = training_mask(config.clip_frames, model.transformer).to(device)
         self.mask = additive_mask(mask, torch.bfloat16 if bf16 else torch.float32)
         self.roll_out = RollOut(model, flow, config.denoising_steps, config.nat_price > 0, bf16)
 
@@ -221,7 +224,7 @@ class WorldStage:
             "entropy": entropy,
         }
         if config.nat_price:
-            numbers |= self._price_noise(noise, density, made, usable, clip["scenarios"])
+            numbers |= self._price_noise(noise, density, made, scenario, usable)
             total = total + numbers["cost"] + config.prior_weight * numbers["surprise"]
         if config.critic_weight:
             # After frames of the model's own, the true next one is not what follows from the one before.
@@ -239,15 +242,13 @@ class WorldStage:
         return total, numbers
 
     def _price_noise(
-        self, noise: Tensor, density: Tensor, made: _Made, told: Tensor, scenarios: list[str]
+        self, noise: Tensor, density: Tensor, made: _Made, scenario: Tensor, told: Tensor
     ) -> dict[str, Tensor]:
-        """What the noise of the frames ``told (B, F)`` costs, and how much it surprises the prior."""
-        frames, config = told.shape[1], self.config
-        prices = [config.nat_prices.get(name, config.nat_price) for name in scenarios]
-        price = torch.tensor(prices, device=noise.device)[:, None].expand_as(told)[told]
-        features = F.pad(made.features[:, : frames - 1], (0, 0, 1, 0))[told]
+        """What the noise of the frames ``told (B, F)`` costs, and how much it surprises the prior; ``scenario (B, F)``
+        are numbers."""
+        features = F.pad(made.features[:, : told.shape[1] - 1], (0, 0, 1, 0))[told]
+        seen, price = (features, made.previous[told]), self.nat_prices[scenario[told]]
         with self._autocast():
-            seen = features, made.previous[told]
             return nats_and_surprise(self.model.prior, noise[..., 0, 0][told], density[told], seen, price)
 
     def _make(
