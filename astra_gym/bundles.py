@@ -41,8 +41,9 @@ class WorldConfig:
     guidance_scale: float = 1.0
     """Action-free guidance by default; 1 is off."""
     temperatures: dict[str, float] = field(default_factory=dict)
-    """For each scenario the standard deviation of the noise that a block begins as, 1 where it is not named; lower is
-    truer on average and less varied."""
+    """For each scenario the temperature at which the noise that a block begins as is drawn from the prior (see
+    :meth:`astra_gym.models.noise_prior.NoisePrior.sample`) or, where a bundle has none, its standard deviation; 1 where
+    it is not named. Lower is truer on average and less varied."""
     flow: FlowConfig = field(default_factory=FlowConfig)
     termination_rewards: dict[str, float] = field(default_factory=dict)
     """For each scenario that can end: mean reward of the block that ends an episode."""
@@ -269,4 +270,6 @@ def load_bundle(
     for key in ("scenario_inference_steps", "temperatures", "termination_rewards"):
         if unknown := sorted(set(getattr(config, key)) - set(known)):
             raise ValueError(f"world: {folder / 'world.json'} has {unknown} in {key}, allowed are {known}")
+    if cold := {name: heat for name, heat in config.temperatures.items() if not heat > 0}:
+        raise ValueError(f"world: {folder / 'world.json'} has {cold} in temperatures, allowed is above 0")
     return Bundle(config=config, starts=starts, **modules)

@@ -88,7 +88,7 @@ class World:
         self._prompts = bundle.transformer.prompt(self.modalities)
         endings = config.termination_rewards
         heat = [config.temperatures.get(name, 1.0) for name in self.modalities]
-        self._temperatures = torch.tensor(heat, device=self.device)[:, None, None, None]
+        self._temperatures = torch.tensor(heat, device=self.device)
         self._can_end = torch.tensor([name in endings for name in self.modalities], device=self.device)
         self._ending_reward = torch.tensor([endings.get(name, 0.0) for name in self.modalities], device=self.device)
 
@@ -338,10 +338,10 @@ class World:
         """Noise to make the next block of every world from, ``(B, C, h, w)``."""
         prior, worlds = self.bundle.prior, range(self.num_worlds)
         if prior is None:
-            return self._temperatures * self._noise(worlds)
+            return self._temperatures[:, None, None, None] * self._noise(worlds)
         chance = torch.stack([torch.rand((), generator=generator) for generator in self._generators]).to(self.device)
-        normal = self._temperatures[:, :, 0, 0] * self._noise(worlds, self._latent_shape[:1])
-        noise = prior.sample(self._features, self._previous, chance, normal)
+        normal = self._noise(worlds, self._latent_shape[:1])
+        noise = prior.sample(self._features, self._previous, chance, normal, self._temperatures)
         return noise[:, :, None, None].expand(-1, *self._latent_shape)
 
     def _noise(self, worlds: Sequence[int], shape: Sequence[int] | None = None) -> Tensor:

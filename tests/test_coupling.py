@@ -50,6 +50,21 @@ def test_samples_have_the_mean_and_spread_of_the_mixture():
     torch.testing.assert_close(noise.var(0, keepdim=True), variance, atol=0.2, rtol=0.1)
 
 
+def test_a_lower_temperature_chooses_the_likeliest_component_and_stays_at_its_mean():
+    prior, one = small_prior(), seen(1)
+    prior.network[-1].bias.data.normal_(std=2.0)
+    given = [each.expand(2_000, *each.shape[1:]) for each in one]
+    chance, normal = torch.rand(2_000), torch.randn(2_000, 4)
+    with torch.no_grad():
+        weights, means, _ = prior(*one)
+        cold = prior.sample(*given, chance, normal, torch.full([2_000], 1e-6))
+        as_it_is = prior.sample(*given, chance, normal, torch.ones(2_000))
+        torch.testing.assert_close(as_it_is, prior.sample(*given, chance, normal))
+    likeliest = means[0, weights[0].argmax()].expand_as(cold)
+    torch.testing.assert_close(cold, likeliest, atol=0.05, rtol=0.01)
+    assert as_it_is.var(0).mean() > 0.1
+
+
 def test_a_prior_is_saved_and_loaded(tmp_path):
     prior, given = small_prior(), seen(2)
     prior.save_pretrained(tmp_path)

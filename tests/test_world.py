@@ -232,6 +232,9 @@ def test_missing_and_corrupt_bundles_are_named(copied):
     dataclasses.replace(settings, temperatures={"boat": 1.0}).save(copied)
     with pytest.raises(ValueError, match=r"has \['boat'\] in temperatures, allowed are \['drive', "):
         load_bundle(copied)
+    dataclasses.replace(settings, temperatures={"drive": 0.0}).save(copied)
+    with pytest.raises(ValueError, match=r"has {'drive': 0.0} in temperatures, allowed is above 0"):
+        load_bundle(copied)
     settings.save(copied)
     bank_file = copied / "starts" / "drive.safetensors"
     bank_file.write_bytes(b"x" * 100)

@@ -83,9 +83,26 @@ class NoisePrior(ModelMixin, ConfigMixin):
         shape = (-1, components, channels)
         return weights.log_softmax(1), means.view(shape), deviations.view(shape).clamp(NARROWEST, WIDEST).exp()
 
-    def sample(self, features: Tensor, previous: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
-        """Noise ``(N, C)`` from numbers in [0, 1) ``(N,)``, which choose a component, and normal ones ``(N, C)``."""
+    def sample(
+        self, features: Tensor, previous: Tensor, uniform: Tensor, normal: Tensor, temperature: Tensor | None = None
+    ) -> Tensor:
+        """Draw noise, as Ha and Schmidhuber (2018, arXiv 1803.10122) draw what comes next.
+
+        Args:
+            features: of the frame before, ``(N, feature_dim)``.
+            previous: latents of the frame before, ``(N, C, h, w)``.
+            uniform: numbers in [0, 1) that choose a component, ``(N,)``.
+            normal: numbers ``(N, C)`` that choose within it.
+            temperature: ``(N,)``, above 0: the lower, the more often the likeliest component, and the closer to its
+                mean (variance times temperature); 1 where it is left out.
+
+        Returns:
+            ``(N, C)``.
+        """
         weights, means, deviations = self(features, previous)
+        if temperature is not None:
+            weights = (weights / temperature[:, None]).log_softmax(1)
+            normal = temperature[:, None].sqrt() * normal
         passed = weights.exp().cumsum(1)[:, :-1] <= uniform[:, None]
         chosen = passed.sum(1)[:, None, None].expand(-1, 1, means.shape[2])
         mean, deviation = (each.gather(1, chosen)[:, 0] for each in (means, deviations))
