@@ -132,7 +132,7 @@ class Planner:
         self.modality = env.get_wrapper_attr("modality")
         own_world = env.spec.kwargs.get("world") if env.spec else None
         steps, scenario = config.num_inference_steps, self.modality.name
-        self._present = make_world(config.world or own_world or "small", [scenario], config.device, None, steps, None)
+        self._present = make_world(config.world or own_world or "small", [scenario], config.device, None, steps)
         """One world that has seen what really happened."""
         bundle = self._present.bundle
         self._futures = World(bundle, config.candidates * config.samples, scenario, steps)

@@ -47,6 +47,8 @@ class World:
         modality: the scenario, one of the model's modalities; or a sequence of B of them, one for each world.
         num_inference_steps: Euler steps a block, None for the bundle's default, which may differ between scenarios.
         guidance_scale: action-free guidance, 1 for none, None for the bundle's default.
+        temperature: of what is left to chance, above 0, see :attr:`astra_gym.bundles.WorldConfig.temperatures`, whose
+            values None stands for.
         compiled: let PyTorch's compiler make transformer and decoder; the first steps then take a minute.
     """
 
@@ -57,6 +59,7 @@ class World:
         modality: str | Sequence[str] = "drive",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        temperature: float | None = None,
         compiled: bool = False,
     ):
         config = bundle.config
@@ -66,6 +69,8 @@ class World:
                 raise ValueError(f"{name}: got {number}, allowed are whole numbers from 1")
         if not self.guidance_scale >= 0:
             raise ValueError(f"guidance_scale: got {self.guidance_scale}, allowed are numbers from 0")
+        if temperature is not None and not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature: got {temperature!r}, allowed are None and numbers above 0")
         self.modalities = [modality] * num_worlds if isinstance(modality, str) else list(modality)
         if len(self.modalities) != num_worlds:
             raise ValueError(f"modality: got {len(self.modalities)} names for {num_worlds} worlds")
@@ -87,7 +92,7 @@ class World:
         self._begun = [False] * num_worlds
         self._prompts = bundle.transformer.prompt(self.modalities)
         endings = config.termination_rewards
-        heat = [config.temperatures.get(name, 1.0) for name in self.modalities]
+        heat = [config.temperatures.get(name, 1.0) if temperature is None else temperature for name in self.modalities]
         self._temperatures = torch.tensor(heat, device=self.device)
         self._can_end = torch.tensor([name in endings for name in self.modalities], device=self.device)
         self._ending_reward = torch.tensor([endings.get(name, 0.0) for name in self.modalities], device=self.device)

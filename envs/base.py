@@ -43,7 +43,8 @@ def make_world(
     device: str | torch.device,
     dtype: str | torch.dtype | None,
     num_inference_steps: int | None,
-    guidance_scale: float | None,
+    guidance_scale: float | None = None,
+    temperature: float | None = None,
     compiled: bool = False,
 ) -> World:
     """A batch with one world of each of ``scenarios``; the arguments are those of :class:`AstraEnv`."""
@@ -61,7 +62,7 @@ def make_world(
             f"world: {world!r} was not trained for {untrained[0]!r}, only {list(bundle.starts)}; name the folder of one"
             f" that was (`astra-gym train --scenarios {untrained[0]}` makes one)"
         )
-    made = World(bundle, len(scenarios), scenarios, num_inference_steps, guidance_scale, compiled)
+    made = World(bundle, len(scenarios), scenarios, num_inference_steps, guidance_scale, temperature, compiled)
     made.warm_up()
     return made
 
@@ -91,6 +92,8 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
             transformer's large products in 8-bit integers.
         num_inference_steps: denoising steps a block; None takes the world's default.
         guidance_scale: strength of action guidance, 1 is none; None takes the world's default.
+        temperature: of what is left to chance, above 0: lower is truer on average, higher more varied; None takes the
+            world's default.
         compiled: let PyTorch's compiler make the model's passes, on a GPU as CUDA graphs; making the environment then
             takes a minute, and on a CPU a C++ compiler.
         info_routing: put the router's weights into ``info``.
@@ -117,13 +120,16 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         dtype: str | torch.dtype | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        temperature: float | None = None,
         info_routing: bool = False,
         compiled: bool = False,
         starts: str | Path | None = None,
     ):
         check_views(render_mode, obs_type)
         names = [self.modality.name]
-        self._world = make_world(world, names, device, dtype, num_inference_steps, guidance_scale, compiled)
+        self._world = make_world(
+            world, names, device, dtype, num_inference_steps, guidance_scale, temperature, compiled
+        )
         self._bank = start_bank(self._world, self.modality, starts)
         self.render_mode = render_mode
         self.obs_type = obs_type

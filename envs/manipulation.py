@@ -75,8 +75,8 @@ class AstraManipulationEnv(AstraEnv):
     ## Arguments
     ```python
     gym.make("AstraManipulation-v0", world="small", render_mode=None, obs_type="block", device="cpu", dtype=None,
-             num_inference_steps=None, guidance_scale=None, info_routing=False, compiled=False,
-             starts=None)
+             num_inference_steps=None, guidance_scale=None, temperature=None, info_routing=False,
+             compiled=False, starts=None)
     ```
 
     - `world`: name of a bundled world, or the folder of one. The folder of a converted released model makes
@@ -90,6 +90,8 @@ class AstraManipulationEnv(AstraEnv):
       transformer's large products in 8-bit integers, which is faster on processors without bfloat16.
     - `num_inference_steps`: denoising steps a block; None is what the world was trained for.
     - `guidance_scale`: above 1 exaggerates what the action does, at twice the cost; None is the world's default.
+    - `temperature`: of what is left to chance, above 0: lower is truer on average, higher more varied; None is the
+      world's default.
     - `info_routing`: adds the router's weights to `info`.
     - `compiled`: PyTorch's compiler makes the model's passes (on a GPU as CUDA graphs), which takes a minute first.
     - `starts`: folder of collected episodes (`astra-gym collect`), any moment of which may be where an episode begins;

@@ -88,8 +88,8 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     - `starts`: folder of collected episodes, any moment of which may be a beginning, as for the single environment; in
       a mixed batch a mapping from scenarios to folders. None takes the world's own bank.
     - `info_spread`: draws of noise, from 2, for "spread" in `info`, each of which takes time; 0 for none.
-    - `world`, `obs_type`, `device`, `dtype`, `num_inference_steps`, `guidance_scale`, `info_routing`, `compiled`: as
-      for the single environment. The converted released weights step one world at a time:
+    - `world`, `obs_type`, `device`, `dtype`, `num_inference_steps`, `guidance_scale`, `temperature`, `info_routing`,
+      `compiled`: as for the single environment. The converted released weights step one world at a time:
       `make_vec(..., vectorization_mode="sync")`.
 
     ## Info
@@ -112,6 +112,7 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         dtype: str | torch.dtype | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        temperature: float | None = None,
         info_routing: bool = False,
         info_spread: int = 0,
         compiled: bool = False,
@@ -129,7 +130,9 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ValueError(f"info_spread: got {info_spread}, allowed are 0 and 2, 3, 4, ...")
         limits = [_step_limit(name, max_episode_steps) for name in self.scenarios]
         folders = _start_folders(starts, self.scenarios)
-        self._world = make_world(world, self.scenarios, device, dtype, num_inference_steps, guidance_scale, compiled)
+        self._world = make_world(
+            world, self.scenarios, device, dtype, num_inference_steps, guidance_scale, temperature, compiled
+        )
         self.copy, self.render_mode, self.obs_type = copy, render_mode, obs_type
         self.info_routing, self.info_spread = info_routing, info_spread
 

@@ -64,8 +64,8 @@ class AstraWorldEnv(AstraEnv):
     ## Arguments
     ```python
     gym.make("AstraWorld-v0", world="small", scenario=None, render_mode=None, obs_type="block", device="cpu",
-             dtype=None, num_inference_steps=None, guidance_scale=None, info_routing=False, compiled=False,
-             starts=None)
+             dtype=None, num_inference_steps=None, guidance_scale=None, temperature=None, info_routing=False,
+             compiled=False, starts=None)
     ```
 
     - `world`: folder of a world (`astra-gym train --output`), or name of a bundled one.

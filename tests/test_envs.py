@@ -284,6 +284,7 @@ def test_step_and_render_need_a_reset(env_id):
         ("obs_type", "pixels"),
         ("num_inference_steps", 0),
         ("guidance_scale", float("nan")),
+        ("temperature", 0.0),
         ("device", "abacus"),
         ("dtype", "int7"),
     ],

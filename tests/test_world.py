@@ -285,3 +285,15 @@ def test_temperature_is_that_of_the_scenario(bundle, bank):
         return float((first - second).square().mean())
 
     assert distance(0.1) < 0.5 * distance(1.0)
+
+
+def test_an_argument_says_another_temperature_than_the_bundle_does(bundle, bank):
+    hotter = dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, temperatures={"drive": 1.0}))
+    colder = dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, temperatures={"drive": 0.3}))
+
+    def step(world: World):
+        world.reset([bank[0]], [1])
+        return world.step(rows([0, 0.5, 0])).latents
+
+    torch.testing.assert_close(step(World(hotter, temperature=0.3)), step(World(colder)))
+    assert not torch.allclose(step(World(hotter)), step(World(colder)))
