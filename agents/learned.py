@@ -17,7 +17,7 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy
 
 from astra_gym.agents.features import BlockFeatures
 from astra_gym.agents.sb3 import algorithm_of, load_model
-from astra_gym.files import replacing
+from astra_gym.files import permit, replacing
 
 SHIPPED = Path(__file__).parent / "pretrained"
 """Folder of the policies that come with the package, ``<scenario>.safetensors``."""
@@ -52,6 +52,7 @@ def export_agent(args: ExportAgentArgs) -> Path:
     weights = {name: value.half() for name, value in values if not name.startswith(("pi_", "vf_"))}
     with replacing(output) as unfinished:
         save_file(weights, unfinished, {"algorithm": algorithm, "timesteps": str(model.num_timesteps)})
+        permit(unfinished)
     return output
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from astra_gym.actions import MODALITIES, Modality
+from astra_gym.files import permit
 from astra_gym.models.autoencoder import BlockAutoencoder
 from astra_gym.models.base import ModelMixin
 from astra_gym.models.heads import RewardHeads
@@ -191,6 +192,8 @@ class Bundle:
             module.to(own_dtype).load_state_dict(original)
         for scenario, bank in self.starts.items():
             bank.save(folder / "starts" / f"{scenario}.safetensors")
+        for weights in folder.rglob("*.safetensors"):
+            permit(weights)
 
 
 def bundled_worlds() -> list[str]:

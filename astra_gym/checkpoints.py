@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from astra_gym.files import permit
+
 LISTED = 6
 """Keys that an error message names of each kind; the rest it counts."""
 
@@ -248,6 +250,7 @@ def write_weights(
         file_name = f"{stem}{suffix}.safetensors"
         tensors = {name: plan.tensor(name).to(dtype).contiguous() for name in shard}
         save_file(tensors, folder / file_name, metadata={"format": "pt"})
+        permit(folder / file_name)
         weight_map |= dict.fromkeys(shard, file_name)
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}

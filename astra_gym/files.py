@@ -25,6 +25,13 @@ def replacing(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def permit(path: Path) -> None:
+    """Let those read a file who may read what else this process writes. safetensors writes for the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as JSON, see :func:`replacing`."""
     with replacing(path) as unfinished:

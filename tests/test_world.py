@@ -214,6 +214,8 @@ def test_a_saved_bundle_loads_as_it_was(bundle, tmp_path):
         torch.testing.assert_close(getattr(again, part).state_dict(), getattr(bundle, part).state_dict())
     assert again.config == bundle.config
     assert len(again.starts["drive"]) == len(bundle.starts["drive"])
+    usual = (tmp_path / "again" / "world.json").stat().st_mode
+    assert all(weights.stat().st_mode == usual for weights in (tmp_path / "again").rglob("*.safetensors"))
 
 
 def test_missing_and_corrupt_bundles_are_named(copied):
