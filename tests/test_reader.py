@@ -7,8 +7,8 @@ from torch import Tensor
 from astra_gym.training.optim import make_optimizers
 from astra_gym.training.reader import ActionReader, reader_losses
 
-LEARNED = 720
-"""Of 960 pairs; the others are of other starts."""
+LEARNED = 432
+"""Of 576 pairs; the others are of other starts."""
 SCENARIO = 1
 """The number of the one that is read here; the first has shorter rows."""
 
