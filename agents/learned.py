@@ -12,12 +12,11 @@ from pathlib import Path
 import tyro
 from gymnasium import spaces
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from stable_baselines3.common.policies import ActorCriticCnnPolicy
 
 from astra_gym.agents.features import BlockFeatures
 from astra_gym.agents.sb3 import algorithm_of, load_model
-from astra_gym.files import permit, replacing
+from astra_gym.files import replacing, save_tensors
 
 SHIPPED = Path(__file__).parent / "pretrained"
 """Folder of the policies that come with the package, ``<scenario>.safetensors``."""
@@ -51,8 +50,7 @@ def export_agent(args: ExportAgentArgs) -> Path:
     values = model.policy.state_dict().items()
     weights = {name: value.half() for name, value in values if not name.startswith(("pi_", "vf_"))}
     with replacing(output) as unfinished:
-        save_file(weights, unfinished, {"algorithm": algorithm, "timesteps": str(model.num_timesteps)})
-        permit(unfinished)
+        save_tensors(weights, unfinished, {"algorithm": algorithm, "timesteps": str(model.num_timesteps)})
     return output
 
 

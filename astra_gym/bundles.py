@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from astra_gym.actions import MODALITIES, Modality
-from astra_gym.files import permit
+from astra_gym.files import save_tensors
 from astra_gym.models.autoencoder import BlockAutoencoder
 from astra_gym.models.base import ModelMixin
 from astra_gym.models.heads import RewardHeads
@@ -151,7 +151,7 @@ class StartBank:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, path)
+        save_tensors({name: tensor.contiguous() for name, tensor in self.tensors.items()}, path)
 
     @classmethod
     def load(cls, path: Path) -> StartBank:
@@ -192,8 +192,6 @@ class Bundle:
             module.to(own_dtype).load_state_dict(original)
         for scenario, bank in self.starts.items():
             bank.save(folder / "starts" / f"{scenario}.safetensors")
-        for weights in folder.rglob("*.safetensors"):
-            permit(weights)
 
 
 def bundled_worlds() -> list[str]:
@@ -273,6 +271,6 @@ def load_bundle(
     for key in ("scenario_inference_steps", "temperatures", "termination_rewards"):
         if unknown := sorted(set(getattr(config, key)) - set(known)):
             raise ValueError(f"world: {folder / 'world.json'} has {unknown} in {key}, allowed are {known}")
-    if cold := {name: heat for name, heat in config.temperatures.items() if not heat > 0}:
-        raise ValueError(f"world: {folder / 'world.json'} has {cold} in temperatures, allowed is above 0")
+    if cold := {name: heat for name, heat in config.temperatures.items() if not 0 < heat < float("inf")}:
+        raise ValueError(f"world: {folder / 'world.json'} has {cold} in temperatures, allowed are numbers above 0")
     return Bundle(config=config, starts=starts, **modules)

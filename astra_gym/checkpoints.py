@@ -15,10 +15,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from astra_gym.files import permit
+from astra_gym.files import save_tensors
 
 LISTED = 6
 """Keys that an error message names of each kind; the rest it counts."""
@@ -249,8 +248,7 @@ def write_weights(
         suffix = f"-{i + 1:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
         file_name = f"{stem}{suffix}.safetensors"
         tensors = {name: plan.tensor(name).to(dtype).contiguous() for name in shard}
-        save_file(tensors, folder / file_name, metadata={"format": "pt"})
-        permit(folder / file_name)
+        save_tensors(tensors, folder / file_name, {"format": "pt"})
         weight_map |= dict.fromkeys(shard, file_name)
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}

@@ -25,11 +25,19 @@ def replacing(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-def permit(path: Path) -> None:
-    """Let those read a file who may read what else this process writes. safetensors writes for the owner alone."""
+def give_usual_permissions(path: Path) -> None:
+    """Let those read a file who may read what else this process writes: safetensors writes for the owner alone."""
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)
+
+
+def save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write ``tensors`` as safetensors, to be read by whoever may read the files beside it."""
+    from safetensors.torch import save_file
+
+    save_file(tensors, path, metadata)
+    give_usual_permissions(path)
 
 
 def write_json(path: Path, content: Any) -> None:

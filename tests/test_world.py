@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from astra_gym.actions import DRIVE
-from astra_gym.bundles import PRETRAINED, StartBank, WorldConfig, bundled_worlds, load_bundle
+from astra_gym.bundles import PRETRAINED, Bundle, StartBank, WorldConfig, bundled_worlds, load_bundle
 from astra_gym.evaluation.egomotion import speed_and_turn
 from astra_gym.models.layers import can_quantize
 from astra_gym.world import World
@@ -235,7 +235,7 @@ def test_missing_and_corrupt_bundles_are_named(copied):
     with pytest.raises(ValueError, match=r"has \['boat'\] in temperatures, allowed are \['drive', "):
         load_bundle(copied)
     dataclasses.replace(settings, temperatures={"drive": 0.0}).save(copied)
-    with pytest.raises(ValueError, match=r"has {'drive': 0.0} in temperatures, allowed is above 0"):
+    with pytest.raises(ValueError, match=r"has {'drive': 0.0} in temperatures, allowed are numbers above 0"):
         load_bundle(copied)
     settings.save(copied)
     bank_file = copied / "starts" / "drive.safetensors"
@@ -276,12 +276,16 @@ def test_int8_is_refused_where_there_is_none(monkeypatch):
         load_bundle(dtype="int8")
 
 
+def at_temperature(bundle: Bundle, temperature: float) -> Bundle:
+    config = dataclasses.replace(bundle.config, temperatures={"drive": temperature})
+    return dataclasses.replace(bundle, config=config)
+
+
 def test_temperature_is_that_of_the_scenario(bundle, bank):
     """A lower one leaves less to chance: two seeds come closer to each other."""
 
     def distance(temperature: float) -> float:
-        colder = dataclasses.replace(bundle.config, temperatures={"drive": temperature})
-        world = World(dataclasses.replace(bundle, config=colder), 2)
+        world = World(at_temperature(bundle, temperature), 2)
         world.reset([bank[0], bank[0]], [1, 2])
         first, second = world.step(rows([0, 0.5, 0], [0, 0.5, 0])).latents
         return float((first - second).square().mean())
@@ -290,8 +294,7 @@ def test_temperature_is_that_of_the_scenario(bundle, bank):
 
 
 def test_an_argument_says_another_temperature_than_the_bundle_does(bundle, bank):
-    hotter = dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, temperatures={"drive": 1.0}))
-    colder = dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, temperatures={"drive": 0.3}))
+    hotter, colder = at_temperature(bundle, 1.0), at_temperature(bundle, 0.3)
 
     def step(world: World):
         world.reset([bank[0]], [1])

@@ -9,8 +9,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
+
+from astra_gym.files import give_usual_permissions
 
 
 @contextmanager
@@ -42,6 +46,12 @@ class ModelMixin(DiffusersModel):
     """
 
     _supports_gradient_checkpointing = False
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """As in diffusers; the weights may be read by whoever may read the config beside them."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        for weights in Path(save_directory).glob("*.safetensors"):
+            give_usual_permissions(weights)
 
     @property
     def device(self) -> torch.device:
