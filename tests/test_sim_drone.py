@@ -12,7 +12,7 @@ from astra_gym.data.collect import load_policy, random_policy
 
 mujoco = pytest.importorskip("mujoco")
 
-from astra_gym.simulators.gates import CEILING, DroneSim, Racer, RacerSkill, mixed_racer  # noqa: E402
+from astra_gym.simulators.gates import CEILING, DroneSim, Racer, RacerSkill, mixed_racer, stubborn_racer  # noqa: E402
 from astra_gym.simulators.gates_scene import FIELD, OPENING, draw_course  # noqa: E402
 from astra_gym.simulators.quadrotor import RADIUS  # noqa: E402
 
@@ -251,10 +251,25 @@ def test_mixed_racers_vary_and_some_crash(blind):
     assert (np.std(actions, 0) > 0.1 * np.array(DRONE.high)).all()
 
 
-def test_same_seed_same_racer(blind):
-    assert load_policy("mixed-racer") is mixed_racer
+def test_stubborn_racers_hold_commands_and_miss_gates(blind):
+    crashes, longest, axes = 0, 0, []
+    for seed in range(16):
+        blind.reset(seed=seed)
+        racer, actions = stubborn_racer(blind, seed), []
+        crashes += fly(blind, lambda _, racer=racer, actions=actions: actions.append(racer()) or actions[-1], 60)[2]
+        changes = np.flatnonzero([*(np.diff(actions, axis=0) != 0).any(1), True])
+        longest = max(longest, int(np.diff([-1, *changes]).max()))
+        axes += actions
+    assert crashes > 6 and 10 < longest <= 20
+    assert all(action in blind.action_space for action in axes)
+    assert (np.min(axes, 0) == DRONE.low).all() and (np.max(axes, 0) == DRONE.high).all()
+
+
+@pytest.mark.parametrize(("name", "policy"), [("mixed-racer", mixed_racer), ("stubborn-racer", stubborn_racer)])
+def test_same_seed_same_racer(blind, name, policy):
+    assert load_policy(name) is policy
     flights = []
     for _ in range(2):
         blind.reset(seed=7)
-        flights.append(fly(blind, mixed_racer(blind, 7), 20)[1]["position"])
+        flights.append(fly(blind, policy(blind, 7), 20)[1]["position"])
     np.testing.assert_array_equal(*flights)

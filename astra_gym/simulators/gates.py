@@ -218,6 +218,8 @@ class RacerSkill:
     """How much it slows down where it does not yet face the gate or is off its axis; 0 keeps the speed."""
     stunts: float = 0.0
     """Chance at each block to begin a stunt: a random command, held for 3 to 10 blocks."""
+    stubborn: bool = False
+    """Hold the command of a stunt wherever it leads, up to the bounds and for up to 20 blocks."""
     explorer: bool = False
     """Roam about by random commands and care for no gate, only for what is in the way."""
     crash_at: int | None = None
@@ -274,7 +276,7 @@ class Racer:
         if skill.crash_at is not None and self._block >= skill.crash_at:
             action = self._crash()
         elif skill.explorer or self._stunt[0] > 0 or rng.random() < skill.stunts:
-            action = self._roam()
+            action = self._hold() if skill.stubborn else self._roam()
         else:
             action = self._race() + self._error * (2.0, 1.0, 1.0, 0.6)
         return np.clip(action, DRONE.low, DRONE.high).astype(np.float32)
@@ -314,6 +316,19 @@ class Racer:
             goal = np.array([*self._roaming[:3], goal[3]])
         self._stunt = (blocks_left - 1, goal)
         return self._roaming
+
+    def _hold(self) -> np.ndarray:
+        """One random command: each axis at rest, anywhere within its bounds, or at one of them."""
+        blocks_left, command = self._stunt
+        if blocks_left == 0:
+            anywhere, bound = (
+                self.rng.uniform(DRONE.low, DRONE.high),
+                np.where(self.rng.random(4) < 0.5, DRONE.low, DRONE.high),
+            )
+            command = np.choose(self.rng.choice(3, 4, p=(0.4, 0.4, 0.2)), (np.zeros(4), anywhere, bound))
+            blocks_left = int(self.rng.integers(3, 21))
+        self._stunt = (blocks_left - 1, command)
+        return command
 
     def _crash(self) -> np.ndarray:
         """Into the next gate's bar, down to the ground, or straight on until something is there."""
@@ -361,3 +376,10 @@ class Racer:
 def mixed_racer(env: gym.Env, seed: int) -> Racer:
     """A racer of random skill for collecting varied data; the same seed gives the same racer."""
     return Racer(env, RacerSkill.sample(np.random.default_rng([seed, 1])), seed)
+
+
+def stubborn_racer(env: gym.Env, seed: int) -> Racer:
+    """A racer that often holds one command for up to 20 blocks, past gates and into them; the same seed gives the same
+    one."""
+    speed = np.random.default_rng([seed, 2]).uniform(0.5, 1.8)
+    return Racer(env, RacerSkill(speed=float(speed), noise=0.1, offset=0.1, stunts=0.12, stubborn=True), seed)

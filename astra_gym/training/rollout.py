@@ -98,10 +98,10 @@ class RollOut:
         return noise[..., None, None].expand_as(previous)
 
 
-def held_out_fidelity(
-    roll_out: RollOut, autoencoder: BlockAutoencoder, validation: ClipSampler, scenario: str, clip_frames: int
+def clip_fidelity(
+    roll_out: RollOut, autoencoder: BlockAutoencoder, sampler: ClipSampler, scenario: str, clip_frames: int
 ) -> dict[str, float]:
-    """PSNR in dB against the decoded truth of held-out clips whose second half is made up.
+    """PSNR in dB against the decoded truth of clips from all over a dataset whose second half is made up.
 
     Returns:
         ``world_n`` after n frames, ``shuffled_n`` with the actions of another clip, ``copy_n`` of the last frame that
@@ -112,7 +112,7 @@ def held_out_fidelity(
     horizon = clip_frames - context
     device = roll_out.model.transformer.device
     draws = Draws(torch.Generator(device).manual_seed(0))
-    clip = validation.at(validation.starts[torch.linspace(0, len(validation.starts) - 1, CLIPS).long()], device)
+    clip = sampler.at(sampler.starts[torch.linspace(0, len(sampler.starts) - 1, CLIPS).long()], device)
     latents, rows = clip["latents"], clip["rows"]
     shuffled = torch.cat([rows[:, :context], rows.roll(CLIPS // 2, 0)[:, context:]], 1)
     names = [scenario] * CLIPS
