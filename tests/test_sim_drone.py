@@ -252,17 +252,17 @@ def test_mixed_racers_vary_and_some_crash(blind):
 
 
 def test_stubborn_racers_hold_commands_and_miss_gates(blind):
-    crashes, longest, axes = 0, 0, []
+    crashes, longest, commands = 0, 0, []
     for seed in range(16):
         blind.reset(seed=seed)
         racer, actions = stubborn_racer(blind, seed), []
         crashes += fly(blind, lambda _, racer=racer, actions=actions: actions.append(racer()) or actions[-1], 60)[2]
         changes = np.flatnonzero([*(np.diff(actions, axis=0) != 0).any(1), True])
         longest = max(longest, int(np.diff([-1, *changes]).max()))
-        axes += actions
+        commands += actions
     assert crashes > 6 and 10 < longest <= 20
-    assert all(action in blind.action_space for action in axes)
-    assert (np.min(axes, 0) == DRONE.low).all() and (np.max(axes, 0) == DRONE.high).all()
+    assert all(action in blind.action_space for action in commands)
+    assert (np.min(commands, 0) == DRONE.low).all() and (np.max(commands, 0) == DRONE.high).all()
 
 
 @pytest.mark.parametrize(("name", "policy"), [("mixed-racer", mixed_racer), ("stubborn-racer", stubborn_racer)])

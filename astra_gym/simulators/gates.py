@@ -321,10 +321,8 @@ class Racer:
         """One random command: each axis at rest, anywhere within its bounds, or at one of them."""
         blocks_left, command = self._stunt
         if blocks_left == 0:
-            anywhere, bound = (
-                self.rng.uniform(DRONE.low, DRONE.high),
-                np.where(self.rng.random(4) < 0.5, DRONE.low, DRONE.high),
-            )
+            anywhere = self.rng.uniform(DRONE.low, DRONE.high)
+            bound = np.where(self.rng.random(4) < 0.5, DRONE.low, DRONE.high)
             command = np.choose(self.rng.choice(3, 4, p=(0.4, 0.4, 0.2)), (np.zeros(4), anywhere, bound))
             blocks_left = int(self.rng.integers(3, 21))
         self._stunt = (blocks_left - 1, command)

@@ -394,11 +394,10 @@ class WorldStage:
         ``seen_n``, its ``world_n`` for clips to learn from: where these are nearer to the truth by much, it takes more
         episodes, not more steps."""
         results: dict[str, float] = {}
+        frames = self.config.clip_frames
         for name, sampler in self.validation.items():
-            held_out, seen = (
-                clip_fidelity(self.roll_out, self.autoencoder, each, name, self.config.clip_frames)
-                for each in (sampler, self.train[name])
-            )
+            held_out = clip_fidelity(self.roll_out, self.autoencoder, sampler, name, frames)
+            seen = clip_fidelity(self.roll_out, self.autoencoder, self.train[name], name, frames, compare=False)
             held_out |= {key.replace("world", "seen"): seen[key] for key in seen if key.startswith("world")}
             results |= {f"{name}/{key}": number for key, number in held_out.items()}
         return results
