@@ -60,7 +60,15 @@ def test_the_bundle_of_a_training_run_can_be_stepped(trained):
     assert frames.shape == (2, 4, 64, 64, 3)
     step = world.step(np.ones((2, 4), np.float32))
     assert step.frames.shape == (2, 4, 64, 64, 3) and np.isfinite(step.reward).all()
-    assert list((trained / "logs" / "world").glob("events*"))
+
+
+def test_held_out_clips_and_those_that_were_learned_from_are_validated(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logged = EventAccumulator(str(trained / "logs" / "world")).Reload()
+    held_out, seen = (logged.Scalars(f"validation/drive/{clips}_1") for clips in ("world", "seen"))
+    assert [event.step for event in held_out] == [event.step for event in seen] == [4, 8]
+    assert all(np.isfinite(a.value) and a.value != b.value for a, b in zip(held_out, seen, strict=True))
 
 
 def test_a_run_killed_twice_ends_with_the_same_weights(episodes, trained, tmp_path):
