@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes that draw to no screen and compute with one thread each.
+    """Fresh processes that draw to no screen, compute with one thread each and end when this one is killed.
 
     Whoever leaves the context early calls off what has not begun.
 
@@ -33,3 +34,11 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 def _prepare_worker() -> None:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ["OMP_NUM_THREADS"] = "1"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

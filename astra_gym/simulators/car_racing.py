@@ -81,6 +81,9 @@ class DriverSkill:
     """Chance at each block to begin a stunt: one action held for some blocks."""
     longest_stunt: int = 16
     """Blocks of the longest stunt; the shortest has 4."""
+    swerves: float = 0.0
+    """Chance at each block to begin a swerve: a steering angle drawn by chance is held for 1 to 4 blocks, while gas and
+    brake go on as before."""
     runaway: bool = False
     """Leave the track and drive straight to the edge of the field."""
 
@@ -131,6 +134,7 @@ class Driver:
         self.rng = np.random.default_rng(seed)
         self._steer_error = self._offset = 0.0
         self._stunt: tuple[int, np.ndarray] = (0, np.zeros(3, np.float32))
+        self._swerve = (0, 0.0)
         self._leave_at = int(self.rng.integers(5, 40))
         self._block = 0
 
@@ -149,7 +153,14 @@ class Driver:
             return self._stunt[1].copy()
         if skill.runaway and self._block > self._leave_at:
             return self._leave_field()
-        return self._follow_track()
+        action = self._follow_track()
+        if self._swerve[0] == 0 and rng.random() < skill.swerves:
+            self._swerve = (int(rng.integers(1, 5)), float(np.clip(rng.uniform(-1.5, 1.5), -1, 1)))
+        blocks_left, steer = self._swerve
+        if blocks_left > 0:
+            self._swerve = (blocks_left - 1, steer)
+            action[0] = steer
+        return action
 
     def _draw_stunt(self) -> np.ndarray:
         steer = self.rng.choice([-1.0, 0.0, 1.0, self.rng.uniform(-1, 1)])
@@ -211,3 +222,10 @@ def stubborn_driver(env: gym.Env, seed: int) -> Driver:
     """A driver that often holds one action for up to 40 blocks, wherever it leads; the same seed gives the same one."""
     speed = np.random.default_rng([seed, 3]).uniform(15, 60)
     return Driver(env, DriverSkill(speed=float(speed), noise=0.1, stunts=0.08, longest_stunt=40), seed)
+
+
+def swerving_driver(env: gym.Env, seed: int) -> Driver:
+    """A driver that steers by chance in a fifth of the blocks, so that where its car goes does not follow from what was
+    to be seen, and then finds back to the track; the same seed gives the same driver."""
+    speed = np.random.default_rng([seed, 5]).uniform(20, 60)
+    return Driver(env, DriverSkill(speed=float(speed), swerves=0.1), seed)
