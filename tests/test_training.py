@@ -164,6 +164,8 @@ def test_bad_arguments_are_named(tmp_path):
         train(TrainArgs(world_loss=WorldLossConfig(scenario_weights={"boat": 2.0})))
     with pytest.raises(ValueError, match=r"world_loss.scenario_weights: got 0 for 'drive'"):
         train(TrainArgs(world_loss=WorldLossConfig(scenario_weights={"drive": 0})))
+    with pytest.raises(ValueError, match=r"world_loss.drawn_share: got 1.5, must be from 0 to 1"):
+        train(TrainArgs(world_loss=WorldLossConfig(drawn_share=1.5)))
     with pytest.raises(ValueError, match=r"world_loss.nat_prices: got 'boat'"):
         train(TrainArgs(world_loss=WorldLossConfig(nat_price=1e-4, nat_prices={"boat": 1e-3})))
     with pytest.raises(ValueError, match=r"world_loss.nat_prices: got some with a nat_price of 0"):

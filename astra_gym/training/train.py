@@ -116,6 +116,9 @@ def train(args: TrainArgs) -> Path:
     if unknown := [stage for stage in args.stages if stage not in STAGES]:
         raise ValueError(f"stages: got {unknown}, allowed are {STAGES}")
     scenarios = chosen_scenarios(args.scenarios, args.data)
+    for name, share in vars(args.world_loss).items():
+        if name.endswith("_share") and not 0 <= share <= 1:
+            raise ValueError(f"world_loss.{name}: got {share}, must be from 0 to 1")
     _check_each_scenario("scenario_weights", args.world_loss.scenario_weights, scenarios)
     _check_each_scenario("nat_prices", args.world_loss.nat_prices, scenarios)
     if args.world_loss.nat_prices and not args.world_loss.nat_price:

@@ -104,6 +104,10 @@ class WorldLossConfig:
     """The same for scenarios in which it costs something else: more where little is left to chance."""
     prior_weight: float = 0.01
     """How much it counts that the prior expects the noise."""
+    drawn_share: float = 0.35
+    """Share of the clips that are made from noise that the prior draws, as a world in use does, not from noise that
+    tells of them. What follows from the action is then learned from the action; otherwise noise tells of it, too, and
+    a world that draws its noise obeys by half."""
     low_noise_share: float = 0.08
     """Share of the targets whose noise level is uniform; the others lie towards 1."""
     own_history_from: float = 0.5
@@ -200,6 +204,10 @@ class WorldStage:
             before = F.pad(history[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
             with self._autocast():
                 noise, density = coupled_noise(self.model.noise_encoder, truth, before, scenario, usable, draws)
+            drawn = draws.rand(shape[:1]) < config.drawn_share
+            if config.drawn_share:
+                own_draw = self._draw_noise(history, history_level, usable, rows, clip["scenarios"], drawn, draws)
+                noise = torch.where(drawn[:, None, None, None, None], own_draw, noise)
         else:
             noise = draws.randn(truth.shape)
         made = self._make(history, history_level, usable, truth, target_level, noise, rows, clip["scenarios"], draws)
@@ -224,7 +232,7 @@ class WorldStage:
             "entropy": entropy,
         }
         if config.nat_price:
-            numbers |= self._price_noise(noise, density, made, scenario, usable)
+            numbers |= self._price_noise(noise, density, made, scenario, usable & ~drawn[:, None])
             total = total + numbers["cost"] + config.prior_weight * numbers["surprise"]
         if config.critic_weight:
             # After frames of the model's own, the true next one is not what follows from the one before.
@@ -240,6 +248,46 @@ class WorldStage:
             numbers |= self._read_actions(made, history, clip, scenario, readable, draws)
             total = total + numbers["reader"] + config.reader_weight * numbers["obedience"]
         return total, numbers
+
+    @torch.no_grad()
+    def _draw_noise(
+        self,
+        history: Tensor,
+        level: Tensor,
+        usable: Tensor,
+        rows: Tensor,
+        scenarios: list[str],
+        drawn: Tensor,
+        draws: Draws,
+    ) -> Tensor:
+        """Noise ``(B, F, C, h, w)`` for the clips ``drawn (B,)`` as the prior draws it after their histories, which are
+        corrupted to ``level (B, F)``; normal, one number for each channel, where the frame before is not ``usable``
+        and in the other clips."""
+        transformer, frames = self.model.transformer, level.shape[1]
+        corruption, chance, normal = draws.randn(history.shape), draws.rand(level.shape), draws.randn(history.shape[:3])
+        noise = normal.clone()
+        if drawn.any():
+            noisy = corrupt(history, level, corruption)[drawn]
+            previous = F.pad(noisy[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0)) * usable[drawn][..., None, None, None]
+            names = [name for name, chosen in zip(scenarios, drawn.tolist(), strict=True) if chosen]
+            tokens = frames * transformer.tokens_per_frame
+            with self._autocast():
+                features = transformer(
+                    noisy,
+                    level[drawn],
+                    transformer.action_encoder(rows[drawn, :frames], names),
+                    torch.arange(frames, device=level.device).expand(len(names), -1),
+                    previous=previous,
+                    mask=self.mask[:tokens, :tokens],
+                    prompt=transformer.prompt(names),
+                    wanted=1,
+                ).features
+                before = F.pad(features[:, :-1], (0, 0, 1, 0))
+                sampled = self.model.prior.sample(
+                    *(each.flatten(0, 1) for each in (before, previous, chance[drawn], normal[drawn]))
+                )
+            noise[drawn] = torch.where(usable[drawn][..., None], sampled.view(normal[drawn].shape), normal[drawn])
+        return noise[..., None, None].expand_as(history)
 
     def _price_noise(
         self, noise: Tensor, density: Tensor, made: _Made, scenario: Tensor, told: Tensor
