@@ -27,6 +27,7 @@ TINY = shlex.split("""
     --decoder.steps 2 --decoder.validate-every 2
     --world.steps 8 --world.validate-every 4 --world.checkpoint-every 2 --world.warmup 2 --latent-channels 4
     --world-loss.clip-frames 8 --world-loss.batch-size 2 --world-loss.own-history-frames 3 --world-loss.nat-price 0.001
+    --world-loss.drawn-share 0.3
     --transformer.heads 2 --transformer.head-dim 24 --transformer.layers 1 --transformer.ffn-dim 32
     --transformer.window 2 --transformer.summary-window 2 --starts 2
 """)

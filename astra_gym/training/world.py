@@ -104,10 +104,9 @@ class WorldLossConfig:
     """The same for scenarios in which it costs something else: more where little is left to chance."""
     prior_weight: float = 0.01
     """How much it counts that the prior expects the noise."""
-    drawn_share: float = 0.35
+    drawn_share: float = 0.0
     """Share of the clips that are made from noise that the prior draws, as a world in use does, not from noise that
-    tells of them. What follows from the action is then learned from the action; otherwise noise tells of it, too, and
-    a world that draws its noise obeys by half."""
+    tells of them. What follows from the action is then learned from the action, and what noise tells is heeded less."""
     low_noise_share: float = 0.08
     """Share of the targets whose noise level is uniform; the others lie towards 1."""
     own_history_from: float = 0.5
