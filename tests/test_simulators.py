@@ -136,32 +136,33 @@ def test_a_stubborn_driver_holds_an_action_for_longer_than_others():
     assert longest[0] == longest[1] and 16 < max(longest) <= 40
 
 
+def drive(env, make_driver, seed: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a driver does in an episode, and the newest frame after each block."""
+    observation, _ = env.reset(seed=seed)
+    driver, actions, frames = make_driver(env, seed), [], []
+    for _ in range(blocks):
+        actions.append(driver(observation))
+        observation = env.step(actions[-1])[0]
+        frames.append(observation[-1])
+    return np.array(actions), np.array(frames)
+
+
 def test_a_swerving_driver_steers_where_the_track_does_not_lead_and_finds_back():
     from astra_gym.evaluation.metrics import on_road
-    from astra_gym.simulators.car_racing import Driver, DriverSkill, swerving_driver
+    from astra_gym.simulators.car_racing import Driver, swerving_driver
 
     env = simulator("drive")
-    actions, road = [], []
-    for seed, make in (
-        (0, swerving_driver),
-        (0, swerving_driver),
-        (0, lambda env, seed: Driver(env, DriverSkill(), seed)),
-    ):
-        observation, _ = env.reset(seed=seed)
-        driver = make(env, seed)
-        actions.append([])
-        for _ in range(100):
-            actions[-1].append(driver(observation))
-            observation = env.step(actions[-1][-1])[0]
-            road.append(on_road(observation[-1]))
+    swerving, frames = drive(env, swerving_driver, 0, 100)
+    again, _ = drive(env, swerving_driver, 0, 100)
+    following, _ = drive(env, lambda env, seed: Driver(env, seed=seed), 0, 100)
     env.close()
-    swerving, again, following = np.array(actions)
     np.testing.assert_array_equal(swerving, again)
     assert (np.abs(swerving[:, 0]) == 1).mean() > 0.04 > (np.abs(following[:, 0]) == 1).mean()
     held = (np.diff(swerving[:, 0]) == 0) & (swerving[1:, 0] != 0)
     assert held.mean() > 0.04
+    road = [on_road(frame) for frame in frames]
     left = [i for i in range(99) if road[i] and not road[i + 1]]
-    assert left and any(road[left[0] + 1 : 100])
+    assert left and any(road[left[0] + 1 :])
 
 
 def test_a_hurried_follower_is_fast_and_the_same_for_the_same_seed():
@@ -170,12 +171,7 @@ def test_a_hurried_follower_is_fast_and_the_same_for_the_same_seed():
     env = simulator("drive")
     actions, speeds = [], []
     for seed in (0, 0, 1):
-        observation, _ = env.reset(seed=seed)
-        driver = hurried_follower(env, seed)
-        actions.append([])
-        for _ in range(40):
-            actions[-1].append(driver(observation))
-            observation = env.step(actions[-1][-1])[0]
+        actions.append(drive(env, hurried_follower, seed, 40)[0])
         speeds.append(float(np.hypot(*env.unwrapped.car.hull.linearVelocity)))
     env.close()
     np.testing.assert_array_equal(actions[0], actions[1])

@@ -154,7 +154,7 @@ class Driver:
         if skill.runaway and self._block > self._leave_at:
             return self._leave_field()
         action = self._follow_track()
-        if self._swerve[0] == 0 and rng.random() < skill.swerves:
+        if skill.swerves and self._swerve[0] == 0 and rng.random() < skill.swerves:
             self._swerve = (int(rng.integers(1, 5)), float(np.clip(rng.uniform(-1.5, 1.5), -1, 1)))
         blocks_left, steer = self._swerve
         if blocks_left > 0:
