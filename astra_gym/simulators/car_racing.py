@@ -82,8 +82,8 @@ class DriverSkill:
     longest_stunt: int = 16
     """Blocks of the longest stunt; the shortest has 4."""
     swerves: float = 0.0
-    """Chance at each block to begin a swerve: a steering angle drawn by chance is held for 1 to 4 blocks, while gas and
-    brake go on as before."""
+    """Chance at each block to begin a swerve: a steering angle drawn by chance, in a third of them full lock, is held
+    for 1 to 4 blocks, while gas and brake go on as before."""
     runaway: bool = False
     """Leave the track and drive straight to the edge of the field."""
 

@@ -200,7 +200,7 @@ class WorldStage:
         scenario = self.model.scenario_numbers(clip["scenarios"], shape)
         usable = F.pad((history_level < self.flow.previous_limit)[:, :-1], (1, 0))
         if config.nat_price:
-            before = F.pad(history[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
+            before = _one_before(history)
             with self._autocast():
                 noise, density = coupled_noise(self.model.noise_encoder, truth, before, scenario, usable, draws)
             drawn = draws.rand(shape[:1]) < config.drawn_share
@@ -263,37 +263,38 @@ class WorldStage:
         corrupted to ``level (B, F)``; normal, one number for each channel, where the frame before is not ``usable``
         and in the other clips."""
         transformer, frames = self.model.transformer, level.shape[1]
+        # For all clips, so that each of several processes draws alike.
         corruption, chance, normal = draws.randn(history.shape), draws.rand(level.shape), draws.randn(history.shape[:3])
         noise = normal.clone()
         if drawn.any():
-            noisy = corrupt(history, level, corruption)[drawn]
-            previous = F.pad(noisy[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0)) * usable[drawn][..., None, None, None]
+            given = (history, level, usable, rows[:, :frames], corruption, chance, normal)
+            history, level, usable, rows, corruption, chance, normal = (each[drawn] for each in given)
             names = [name for name, chosen in zip(scenarios, drawn.tolist(), strict=True) if chosen]
+            noisy = corrupt(history, level, corruption)
+            previous = _one_before(noisy) * usable[..., None, None, None]
             tokens = frames * transformer.tokens_per_frame
             with self._autocast():
                 features = transformer(
                     noisy,
-                    level[drawn],
-                    transformer.action_encoder(rows[drawn, :frames], names),
+                    level,
+                    transformer.action_encoder(rows, names),
                     torch.arange(frames, device=level.device).expand(len(names), -1),
                     previous=previous,
                     mask=self.mask[:tokens, :tokens],
                     prompt=transformer.prompt(names),
                     wanted=1,
                 ).features
-                before = F.pad(features[:, :-1], (0, 0, 1, 0))
-                sampled = self.model.prior.sample(
-                    *(each.flatten(0, 1) for each in (before, previous, chance[drawn], normal[drawn]))
-                )
-            noise[drawn] = torch.where(usable[drawn][..., None], sampled.view(normal[drawn].shape), normal[drawn])
-        return noise[..., None, None].expand_as(history)
+                seen = (_one_before(features), previous, chance, normal)
+                sampled = self.model.prior.sample(*(each.flatten(0, 1) for each in seen)).view(normal.shape)
+            noise[drawn] = torch.where(usable[..., None], sampled, normal)
+        return noise[..., None, None].expand(*noise.shape, *corruption.shape[-2:])
 
     def _price_noise(
         self, noise: Tensor, density: Tensor, made: _Made, scenario: Tensor, told: Tensor
     ) -> dict[str, Tensor]:
         """What the noise of the frames ``told (B, F)`` costs, and how much it surprises the prior; ``scenario (B, F)``
         are numbers."""
-        features = F.pad(made.features[:, : told.shape[1] - 1], (0, 0, 1, 0))[told]
+        features = _one_before(made.features[:, : told.shape[1]])[told]
         seen, price = (features, made.previous[told]), self.nat_prices[scenario[told]]
         with self._autocast():
             return nats_and_surprise(self.model.prior, noise[..., 0, 0][told], density[told], seen, price)
@@ -315,7 +316,7 @@ class WorldStage:
         transformer, (clips, frames) = self.model.transformer, history_level.shape
         noisy_history = corrupt(history, history_level, draws.randn(truth.shape))
         noisy_target = corrupt(truth, target_level, noise)
-        previous = F.pad(noisy_history[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0)) * usable[..., None, None, None]
+        previous = _one_before(noisy_history) * usable[..., None, None, None]
         times = torch.arange(frames, device=truth.device).repeat(2).expand(clips, -1)
         told = draws.rand((clips,)) >= self.config.prompt_dropout
         prompts = [name if tell else None for name, tell in zip(scenarios, told.tolist(), strict=True)]
@@ -448,3 +449,8 @@ class WorldStage:
             held_out |= {key.replace("world", "seen"): seen[key] for key in seen if key.startswith("world")}
             results |= {f"{name}/{key}": number for key, number in held_out.items()}
         return results
+
+
+def _one_before(frames: Tensor) -> Tensor:
+    """For each of ``frames (B, F, ...)`` the one before it, zeros before the first."""
+    return torch.cat([torch.zeros_like(frames[:, :1]), frames[:, :-1]], 1)
