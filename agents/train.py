@@ -84,6 +84,9 @@ class TrainAgentArgs:
     """Episodes at a time: a world steps them together, a simulator in turn; more give more varied batches."""
     blocks: int | None = None
     """Longest episode, in blocks; a dream has less time to go astray in shorter ones, each from a real beginning."""
+    temperature: float | None = None
+    """In a dream, of what is left to chance, see the environments. Who learns among more varied futures holds on less
+    to the world's mistakes (Ha and Schmidhuber 2018, arXiv 1803.10122)."""
     reward_scale: float | None = None
     """What rewards are multiplied by before they are learned from; logs and evaluations show them unscaled."""
     learning_rate: float | None = None
@@ -209,7 +212,7 @@ def make_vec_env(args: TrainAgentArgs, settings: dict[str, Any]) -> VecEnv:
 
     Raises:
         FileNotFoundError: if there are no episodes to begin from.
-        ValueError: if a penalty for disagreement or beginnings are asked for where there is no model.
+        ValueError: if a penalty for disagreement, beginnings or a temperature are asked for where there is no model.
     """
     num_envs, blocks, scale = settings["num_envs"], settings["blocks"], settings["reward_scale"]
     if not is_simulator(args.env):
@@ -223,6 +226,7 @@ def make_vec_env(args: TrainAgentArgs, settings: dict[str, Any]) -> VecEnv:
             copy=False,
             info_spread=args.disagreement_draws if args.disagreement_penalty else 0,
             starts=args.starts,
+            temperature=settings["temperature"],
         )
         assert isinstance(worlds, AstraVectorEnv)
         venv: VecEnv = VecMonitor(AstraVecEnv(worlds))
@@ -232,8 +236,9 @@ def make_vec_env(args: TrainAgentArgs, settings: dict[str, Any]) -> VecEnv:
 
     if args.disagreement_penalty:
         raise ValueError(f"disagreement_penalty: {args.env} is a simulator, allowed is 0")
-    if args.starts is not None:
-        raise ValueError(f"starts: got {str(args.starts)!r}, but {args.env} is a simulator, allowed is None")
+    for name, value in (("starts", args.starts), ("temperature", args.temperature)):
+        if value is not None:
+            raise ValueError(f"{name}: got {str(value)!r}, but {args.env} is a simulator, allowed is None")
 
     def make() -> gym.Env:
         return wrap_for_sb3(Monitor(make_block_env(args.env, blocks)), scale)
@@ -251,7 +256,7 @@ def make_model(args: TrainAgentArgs, settings: dict[str, Any], envs: VecEnv) -> 
         ValueError: if it holds that of another algorithm.
     """
     learner = LEARNERS[args.algorithm]
-    own = ("timesteps", "num_envs", "blocks", "reward_scale", "log_std_init")
+    own = ("timesteps", "num_envs", "blocks", "temperature", "reward_scale", "log_std_init")
     options = {name: value for name, value in settings.items() if name not in own}
     options["tensorboard_log"] = str(args.output)
     if args.algorithm == "sac":

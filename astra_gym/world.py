@@ -184,7 +184,7 @@ class World:
             free = self._route(torch.zeros_like(action_rows), everyone) if self.guidance_scale != 1.0 else None
             plan = self.dynamics.plan(self.memory, actions, self._prompts, self._steps)
             hidden = free and self.dynamics.plan(self.memory, free, self._prompts, self._steps)
-            noise = self._draw()
+            noise = self._draw(plan)
             latents = self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden)
             spread = self._spread(latents, plan, hidden, draws) if draws > 1 else None
             pixels = self._start_decoding(latents) if decode else None  # a GPU copies them while the block is committed
@@ -204,7 +204,7 @@ class World:
         before = [generator.get_state() for generator in self._generators]
         made = [latents]
         for _ in range(draws - 1):
-            noise = self._draw()
+            noise = self._draw(plan)
             made.append(self.dynamics.generate(self.memory, plan, self._previous, noise, self.guidance_scale, hidden))
         for generator, state in zip(self._generators, before, strict=True):
             generator.set_state(state)
@@ -339,14 +339,15 @@ class World:
         names = [self.modalities[world] for world in worlds]
         return self.bundle.transformer.action_encoder(rows.to(self.device, self.dtype), names)
 
-    def _draw(self) -> Tensor:
+    def _draw(self, plan: Conditioning) -> Tensor:
         """Noise to make the next block of every world from, ``(B, C, h, w)``."""
         prior, worlds = self.bundle.prior, range(self.num_worlds)
         if prior is None:
             return self._temperatures[:, None, None, None] * self._noise(worlds)
         chance = torch.stack([torch.rand((), generator=generator) for generator in self._generators]).to(self.device)
         normal = self._noise(worlds, self._latent_shape[:1])
-        noise = prior.sample(self._features, self._previous, chance, normal, self._temperatures)
+        code = plan.actions.code[:, 0].float()
+        noise = prior.sample(self._features, self._previous, code, chance, normal, self._temperatures)
         return noise[:, :, None, None].expand(-1, *self._latent_shape)
 
     def _noise(self, worlds: Sequence[int], shape: Sequence[int] | None = None) -> Tensor:

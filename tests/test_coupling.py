@@ -5,29 +5,22 @@ import dataclasses
 import pytest
 import torch
 
-from astra_gym.actions import MODALITIES
-from astra_gym.bundles import PRETRAINED, load_bundle
-from astra_gym.data.episodes import latent_episodes
-from astra_gym.models.autoencoder import BlockAutoencoder
-from astra_gym.models.heads import RewardHeads
+from astra_gym.bundles import load_bundle
 from astra_gym.models.noise_prior import NoisePrior, log_density, mixture_log_density
-from astra_gym.models.transformer import AstraTransformer
-from astra_gym.sampler import FlowConfig
-from astra_gym.training.clips import ClipSampler
 from astra_gym.training.coupling import NoiseEncoder, nats_and_surprise
 from astra_gym.training.parallel import Draws
 from astra_gym.training.rollout import RollOut
-from astra_gym.training.world import WorldLossConfig, WorldModel, WorldStage
+from astra_gym.training.world import WorldModel
 from astra_gym.world import World
 
 
-def small_prior() -> NoisePrior:
+def small_prior(action_dim: int = 3) -> NoisePrior:
     torch.manual_seed(0)
-    return NoisePrior(4, (5, 7), feature_dim=6, hidden_dim=16, components=3)
+    return NoisePrior(4, (5, 7), feature_dim=6, action_dim=action_dim, hidden_dim=16, components=3)
 
 
-def seen(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(count, 6), torch.randn(count, 4, 5, 7)
+def seen(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return torch.randn(count, 6), torch.randn(count, 4, 5, 7), torch.randn(count, 3)
 
 
 def test_densities_are_those_of_torch():
@@ -88,6 +81,30 @@ def test_a_nat_costs_what_each_frame_says():
     torch.testing.assert_close(found["cost"], (told[0] + 2 * told[2]) / 5)
 
 
+def test_a_prior_learns_what_follows_from_the_action_where_it_may_see_it():
+    """Noise is as the action says, which frame and features before do not tell."""
+    surprise = {}
+    for action_dim in (0, 3):
+        prior, given = small_prior(action_dim), seen(64)
+        optimizer = torch.optim.Adam(prior.parameters(), lr=0.02)
+        for _ in range(100):
+            code = torch.randn(64, 3)
+            noise = code[:, :1] + 0.1 * torch.randn(64, 4)
+            loss = -mixture_log_density(noise, *prior(given[0], given[1], code)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        surprise[action_dim] = loss.item()
+    assert surprise[3] < surprise[0] - 1
+
+
+def test_a_prior_that_has_yet_to_learn_of_actions_is_the_one_that_does_not_see_them():
+    blind, given = small_prior(action_dim=0), seen(2)
+    seeing = small_prior()
+    seeing.load_state_dict(blind.state_dict(), strict=False)
+    torch.testing.assert_close(seeing(*given), blind(*given))
+
+
 @pytest.mark.parametrize("latent_size", [(8, 8), (5, 7)])
 def test_an_encoder_can_learn_to_tell_two_futures_apart(latent_size):
     """From the same frame before, one number of its noise comes to say which of two frames follows."""
@@ -113,7 +130,7 @@ def test_noise_tells_what_the_models_own_history_lacks():
     """Told of true frames, each of its own is made from noise that was encoded beside the one it made before."""
     bundle = load_bundle("small", dtype="float32")
     transformer, heads = bundle.transformer, bundle.heads
-    prior = NoisePrior(16, (8, 8), heads.config.feature_dim)
+    prior = NoisePrior(16, (8, 8), heads.config.feature_dim, heads.config.action_dim)
     model = WorldModel(transformer, heads, prior, {name: torch.ones(4) for name in transformer.scenarios})
     asked = []
     model.noise_encoder.register_forward_pre_hook(lambda _, given: asked.append(given[:2]))
@@ -125,66 +142,6 @@ def test_noise_tells_what_the_models_own_history_lacks():
     for t, (truth, own) in enumerate(asked):
         torch.testing.assert_close(truth, latents[:, 4 + t])
         torch.testing.assert_close(own, before[:, t])
-
-
-@pytest.fixture(scope="module")
-def stage(episodes) -> WorldStage:
-    """The bundled world in training on a few clips of driving, without critic, reader and pixels."""
-    parts = {
-        "transformer": AstraTransformer,
-        "heads": RewardHeads,
-        "prior": NoisePrior,
-        "autoencoder": BlockAutoencoder,
-    }
-    transformer, heads, prior, autoencoder = (
-        part.from_pretrained(PRETRAINED / "small" / name, low_cpu_mem_usage=False).float()
-        for name, part in parts.items()
-    )
-    model = WorldModel(transformer, heads, prior, {name: torch.ones(4) for name in transformer.scenarios})
-    clips = {"drive": ClipSampler(latent_episodes(episodes / "train", autoencoder), MODALITIES["drive"], 8)}
-    config = WorldLossConfig(
-        clip_frames=8,
-        batch_size=4,
-        nat_price=1e-3,
-        critic_weight=0,
-        reader_weight=0,
-        pixel_weight=0,
-        own_history_from=1,
-    )
-    return WorldStage(model, clips, clips, autoencoder, 10, config, FlowConfig(), bf16=False)
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_clips_of_drawn_noise_teach_no_encoder(stage, share):
-    stage.config = dataclasses.replace(stage.config, drawn_share=share)
-    stage.model.zero_grad()
-    total, numbers = stage.loss(0, Draws(torch.Generator().manual_seed(0)))
-    total.backward()
-    gradients = [parameter.grad for parameter in stage.model.noise_encoder.parameters()]
-    taught = any(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
-    assert taught == (share == 0) == (numbers["nats"].item() != 0)
-
-
-def test_noise_is_drawn_as_a_world_in_use_draws_it(stage):
-    """After a history of true frames at the noise of inference, and the same in both of two processes as in one."""
-    clips = stage.train["drive"].at(stage.train["drive"].starts[:4])
-    asked = []
-    hook = stage.model.prior.register_forward_pre_hook(lambda _, given: asked.append(given))
-    level, usable = torch.full((4, 8), stage.flow.history_noise), torch.ones(4, 8, dtype=torch.bool)
-    drawn = torch.tensor([True, False, True, True])
-
-    def draw(own: slice, draws: Draws) -> torch.Tensor:
-        given = (each[own] for each in (clips["latents"], level, usable, clips["rows"]))
-        return stage._draw_noise(*given, ["drive"] * len(drawn[own]), drawn[own], draws)
-
-    whole = draw(slice(None), Draws(torch.Generator().manual_seed(0)))
-    halves = [draw(slice(2 * i, 2 * i + 2), Draws(torch.Generator().manual_seed(0), i, 2)) for i in range(2)]
-    torch.testing.assert_close(torch.cat(halves), whole)
-    stage.roll_out(clips["latents"], clips["rows"], ["drive"] * 4, 7, 1, Draws(torch.Generator().manual_seed(1)))
-    hook.remove()
-    features, in_use = asked[0][0].view(3, 8, -1)[:, 7], asked[-1][0][drawn]
-    assert (features - in_use).norm() < 0.1 * in_use.norm(), "but for the noise of history"
-    assert (whole[drawn].std((-1, -2)) == 0).all()
 
 
 def test_a_world_with_a_prior_begins_each_block_as_one_number_for_each_channel():

@@ -326,6 +326,13 @@ def test_the_same_weights_have_one_fingerprint_whatever_they_compute_in():
     assert fingerprint(load_bundle(dtype="float32")) == fingerprint(load_bundle(dtype="bfloat16"))
 
 
+def test_figures_of_another_temperature_are_not_kept():
+    bundle = load_bundle()
+    config = dataclasses.replace(bundle.config, temperatures={"drive": 0.25})
+    cooler = dataclasses.replace(bundle, config=config)
+    assert fingerprint(cooler) != fingerprint(bundle)
+
+
 def test_speed_is_measured_in_a_process_of_its_own():
     figures = measure_speed("small", steps=4)
     assert figures["environment"]["frames_per_second"] > 0 and figures["environment"]["first_step_seconds"] > 0

@@ -165,6 +165,22 @@ def test_a_swerving_driver_steers_where_the_track_does_not_lead_and_finds_back()
     assert left and any(road[left[0] + 1 :])
 
 
+def test_a_careless_driver_holds_pedals_drawn_by_chance_on_the_road_and_stays_near_it():
+    from astra_gym.evaluation.metrics import on_road
+    from astra_gym.simulators.car_racing import careless_driver
+
+    env = simulator("drive")
+    actions, frames = drive(env, careless_driver, 0, 100)
+    again, _ = drive(env, careless_driver, 0, 100)
+    env.close()
+    np.testing.assert_array_equal(actions, again)
+    road = np.array([on_road(frame) for frame in frames])
+    assert road.mean() > 0.5
+    held = (np.diff(actions[:, 1:], axis=0) == 0).all(1)
+    assert held[road[:-1]].mean() > 0.6
+    assert len(np.unique(actions[road, 1])) > 4
+
+
 def test_a_hurried_follower_is_fast_and_the_same_for_the_same_seed():
     from astra_gym.agents.lane_follower import hurried_follower
 

@@ -12,7 +12,7 @@ from stable_baselines3 import PPO, SAC
 from astra_gym.agents.policies import make_agent
 from astra_gym.agents.rollout import make_block_env
 from astra_gym.agents.sb3 import Controls, algorithm_of, stack_frames, unstack_frames
-from astra_gym.agents.train import EVALUATION_SEEDS, TrainAgentArgs, train_agent
+from astra_gym.agents.train import EVALUATION_SEEDS, TrainAgentArgs, make_vec_env, train_agent
 
 SIMULATOR = "AstraSim/Drive-v0"
 WORLD = "AstraDrive-v0"
@@ -67,6 +67,23 @@ def test_training_goes_on(trained):
     assert [path.name for path in trained.parent.glob("ppo_*")] == ["ppo_1"]
     train_agent(tiny(SIMULATOR, trained.parent, timesteps=96, resume=True))  # nothing is left to do
     assert PPO.load(trained).num_timesteps == 96
+
+
+def test_one_learns_at_the_temperature_that_is_asked_for(tmp_path):
+    def first_block(temperature: float | None) -> np.ndarray:
+        args = tiny(WORLD, tmp_path, temperature=temperature)
+        envs = make_vec_env(args, args.settings())
+        envs.seed(0)
+        envs.reset()
+        observation = envs.step(np.zeros((2, 3), np.float32))[0]
+        envs.close()
+        return observation
+
+    np.testing.assert_array_equal(first_block(None), first_block(2.0))  # as in configs/ppo.yaml
+    assert not np.array_equal(first_block(None), first_block(1.0))
+    args = tiny(SIMULATOR, tmp_path, temperature=2.0)
+    with pytest.raises(ValueError, match="temperature: got '2.0', but AstraSim/Drive-v0 is a simulator"):
+        make_vec_env(args, args.settings())
 
 
 def test_training_in_the_dream_judged_in_both_worlds(tmp_path):

@@ -27,9 +27,9 @@ TINY = shlex.split("""
     --decoder.steps 2 --decoder.validate-every 2
     --world.steps 8 --world.validate-every 4 --world.checkpoint-every 2 --world.warmup 2 --latent-channels 4
     --world-loss.clip-frames 8 --world-loss.batch-size 2 --world-loss.own-history-frames 3 --world-loss.nat-price 0.001
-    --world-loss.drawn-share 0.3
     --transformer.heads 2 --transformer.head-dim 24 --transformer.layers 1 --transformer.ffn-dim 32
     --transformer.window 2 --transformer.summary-window 2 --starts 2
+    --temperatures drive 1.5
 """)
 
 
@@ -56,6 +56,7 @@ def trained(episodes, tmp_path_factory) -> Path:
 
 def test_the_bundle_of_a_training_run_can_be_stepped(trained):
     bundle = load_bundle(trained / "bundle")
+    assert bundle.config.temperatures == {"drive": 1.5}
     world = World(bundle, num_worlds=2)
     frames = world.reset([bundle.starts["drive"][i] for i in range(2)], [0, 1])
     assert frames.shape == (2, 4, 64, 64, 3)
@@ -165,8 +166,10 @@ def test_bad_arguments_are_named(tmp_path):
         train(TrainArgs(world_loss=WorldLossConfig(scenario_weights={"boat": 2.0})))
     with pytest.raises(ValueError, match=r"world_loss.scenario_weights: got 0 for 'drive'"):
         train(TrainArgs(world_loss=WorldLossConfig(scenario_weights={"drive": 0})))
-    with pytest.raises(ValueError, match=r"world_loss.drawn_share: got 1.5, must be from 0 to 1"):
-        train(TrainArgs(world_loss=WorldLossConfig(drawn_share=1.5)))
+    with pytest.raises(ValueError, match=r"world_loss.good_share: got 1.5, must be from 0 to 1"):
+        train(TrainArgs(world_loss=WorldLossConfig(good_share=1.5)))
+    with pytest.raises(ValueError, match=r"^temperatures: got 'boat'"):
+        train(TrainArgs(temperatures={"boat": 2.0}))
     with pytest.raises(ValueError, match=r"world_loss.nat_prices: got 'boat'"):
         train(TrainArgs(world_loss=WorldLossConfig(nat_price=1e-4, nat_prices={"boat": 1e-3})))
     with pytest.raises(ValueError, match=r"world_loss.nat_prices: got some with a nat_price of 0"):

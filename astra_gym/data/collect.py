@@ -30,6 +30,7 @@ POLICIES: dict[str, str] = {
     "runaway-driver": "astra_gym.simulators.car_racing:runaway_driver",
     "stubborn-driver": "astra_gym.simulators.car_racing:stubborn_driver",
     "swerving-driver": "astra_gym.simulators.car_racing:swerving_driver",
+    "careless-driver": "astra_gym.simulators.car_racing:careless_driver",
     "hurried-follower": "astra_gym.agents.lane_follower:hurried_follower",
     "mixed-pusher": "astra_gym.simulators.push:mixed_pusher",
     "mixed-racer": "astra_gym.simulators.gates:mixed_racer",

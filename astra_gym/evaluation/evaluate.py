@@ -200,10 +200,13 @@ def _chosen(names: tuple[str, ...], everything: list[str]) -> list[str]:
 
 
 def fingerprint(bundle: Bundle) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of all of a bundle's weights, as bfloat16 whatever it computes in."""
+    """First 16 hexadecimal digits of the SHA-256 of all of a bundle's weights, as bfloat16 whatever it computes in, and
+    of its temperatures."""
     digest = hashlib.sha256()
     for part in bundle.parts.values():
         for name, tensor in sorted(part.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().bfloat16().float().cpu().numpy().tobytes())
+    for scenario, temperature in sorted(bundle.config.temperatures.items()):
+        digest.update(f"{scenario} {temperature}".encode())
     return digest.hexdigest()[:16]

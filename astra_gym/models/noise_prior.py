@@ -1,7 +1,8 @@
 """Which noise may make the next latent frame: what a world draws from, so that it chooses among futures.
 
-It does not see the action. Noise is what comes of itself: a driver who steers where a bend is about to come into view
-does not make the road bend, though in recorded driving the one goes with the other.
+It sees the action. What a model may hear from its noise it need not learn from the action: noise that is drawn without
+regard to it says that all goes on as before, and the world obeys by half. Lest it take for the action's doing what
+recorded actions merely foretell (who brakes is about to see a bend), let it learn from those who act by chance.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class NoisePrior(ModelMixin, ConfigMixin):
         latent_channels: C.
         latent_size: h and w.
         feature_dim: width of the transformer's features.
+        action_dim: width of the action code; 0 for a prior that does not see the action.
         hidden_dim: width of the hidden layers.
         components: of the mixture, K.
     """
@@ -49,6 +51,7 @@ class NoisePrior(ModelMixin, ConfigMixin):
         latent_channels: int,
         latent_size: Sequence[int],
         feature_dim: int,
+        action_dim: int = 0,
         hidden_dim: int = 384,
         components: int = 64,
     ):
@@ -58,6 +61,9 @@ class NoisePrior(ModelMixin, ConfigMixin):
         self.second = nn.Conv2d(width, width, 3, stride=2, padding=1)
         self.norm = nn.LayerNorm(feature_dim)
         places = math.prod((side + 1) // 2 for side in latent_size)
+        self.action = nn.Linear(action_dim, hidden_dim, bias=False) if action_dim else None
+        if self.action is not None:
+            nn.init.zeros_(self.action.weight)
         self.network = nn.Sequential(
             nn.Linear(width * places + feature_dim, hidden_dim),
             nn.SiLU(),
@@ -66,31 +72,40 @@ class NoisePrior(ModelMixin, ConfigMixin):
             nn.Linear(hidden_dim, components * (1 + 2 * latent_channels)),
         )
 
-    def forward(self, features: Tensor, previous: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, features: Tensor, previous: Tensor, code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The distribution for the next frame.
 
         Args:
             features: of the frame before it, ``(N, feature_dim)``.
             previous: latents of the frame before it, ``(N, C, h, w)``.
+            code: of the action that leads to it, ``(N, action_dim)``.
 
         Returns:
             Logarithms of the components' weights ``(N, K)``, their means and deviations ``(N, K, C)``.
         """
         components, channels = self.config.components, self.config.latent_channels
         seen = F.silu(self.second(F.silu(self.first(previous)))).flatten(1)
-        out = self.network(torch.cat([seen, self.norm(features)], 1)).float()
+        hidden = self.network[0](torch.cat([seen, self.norm(features)], 1))
+        out = self.network[1:](hidden if self.action is None else hidden + self.action(code)).float()
         weights, means, deviations = out.split([components, components * channels, components * channels], 1)
         shape = (-1, components, channels)
         return weights.log_softmax(1), means.view(shape), deviations.view(shape).clamp(NARROWEST, WIDEST).exp()
 
     def sample(
-        self, features: Tensor, previous: Tensor, uniform: Tensor, normal: Tensor, temperature: Tensor | None = None
+        self,
+        features: Tensor,
+        previous: Tensor,
+        code: Tensor,
+        uniform: Tensor,
+        normal: Tensor,
+        temperature: Tensor | None = None,
     ) -> Tensor:
         """Draw noise, as Ha and Schmidhuber (2018, arXiv 1803.10122) draw what comes next.
 
         Args:
             features: of the frame before, ``(N, feature_dim)``.
             previous: latents of the frame before, ``(N, C, h, w)``.
+            code: of the action that leads to the next, ``(N, action_dim)``.
             uniform: numbers in [0, 1) that choose a component, ``(N,)``.
             normal: numbers ``(N, C)`` that choose within it.
             temperature: ``(N,)``, above 0: the lower, the more often the likeliest component, and the closer to its
@@ -99,7 +114,7 @@ class NoisePrior(ModelMixin, ConfigMixin):
         Returns:
             ``(N, C)``.
         """
-        weights, means, deviations = self(features, previous)
+        weights, means, deviations = self(features, previous, code)
         if temperature is not None:
             weights = (weights / temperature[:, None]).log_softmax(1)
             normal = temperature[:, None].sqrt() * normal

@@ -15,6 +15,9 @@ from astra_gym.simulators.mistakes import wander
 CROP = (6, 0, 90, 84)
 """The square above CarRacing's instrument panel, in its 96x96 pixels (left, top, right, bottom)."""
 
+HALF_WIDTH = 40 / 6
+"""Of the track, in CarRacing's units."""
+
 
 class _SkipZoom(gym.Wrapper):
     """Begin at the final zoom: CarRacing's camera flies in during its first second."""
@@ -84,6 +87,9 @@ class DriverSkill:
     swerves: float = 0.0
     """Chance at each block to begin a swerve: a steering angle drawn by chance, in a third of them full lock, is held
     for 1 to 4 blocks, while gas and brake go on as before."""
+    pedals: float = 0.0
+    """Chance at each block to draw gas and brake anew by chance; they are held while the car is on the road, whatever
+    bend is near."""
     runaway: bool = False
     """Leave the track and drive straight to the edge of the field."""
 
@@ -135,6 +141,7 @@ class Driver:
         self._steer_error = self._offset = 0.0
         self._stunt: tuple[int, np.ndarray] = (0, np.zeros(3, np.float32))
         self._swerve = (0, 0.0)
+        self._pedals = (0.5, 0.0)
         self._leave_at = int(self.rng.integers(5, 40))
         self._block = 0
 
@@ -160,12 +167,29 @@ class Driver:
         if blocks_left > 0:
             self._swerve = (blocks_left - 1, steer)
             action[0] = steer
+        if skill.pedals and rng.random() < skill.pedals:
+            self._pedals = self._draw_pedals()
+        if skill.pedals and self._is_on_road():
+            action[1:] = self._pedals
         return action
 
     def _draw_stunt(self) -> np.ndarray:
         steer = self.rng.choice([-1.0, 0.0, 1.0, self.rng.uniform(-1, 1)])
         gas, brake = [(0.0, 0.0), (1.0, 0.0), (0.5, 0.0), (0.0, 0.8), (0.1, 0.0)][self.rng.integers(5)]
         return np.array([steer, gas, brake], np.float32)
+
+    def _draw_pedals(self) -> tuple[float, float]:
+        kind = self.rng.random()
+        if kind < 0.2:
+            return 1.0, 0.0
+        if kind < 0.8:
+            return float(self.rng.uniform(0, 1)), 0.0
+        return 0.0, float(self.rng.uniform(0.2, 0.8)) if kind > 0.9 else 0.0
+
+    def _is_on_road(self) -> bool:
+        track = np.asarray(self.car_racing.track)[:, 2:4]
+        distance = np.linalg.norm(track - np.array(self.car_racing.car.hull.position), axis=1).min()
+        return bool(distance < HALF_WIDTH)
 
     def _leave_field(self) -> np.ndarray:
         hull = self.car_racing.car.hull
@@ -183,9 +207,8 @@ class Driver:
         speed = float(np.hypot(*hull.linearVelocity))
         nearest = int(np.argmin(((centre - position) ** 2).sum(1)))
         ahead = (nearest + int(round(skill.look_ahead + speed / 20))) % len(track)
-        half_width = 40 / 6
         normal = np.array([np.cos(heading[ahead]), np.sin(heading[ahead])])
-        target = centre[ahead] + self._offset * half_width * normal
+        target = centre[ahead] + self._offset * HALF_WIDTH * normal
         error = self._angle_to(target - position, hull.angle)
         bend = max(abs(_wrap(heading[(nearest + k) % len(track)] - heading[nearest])) for k in (6, 10, 14))
         goal = skill.speed / (1.0 + skill.caution * 1.2 * bend)
@@ -229,3 +252,9 @@ def swerving_driver(env: gym.Env, seed: int) -> Driver:
     to be seen, and then finds back to the track; the same seed gives the same driver."""
     speed = np.random.default_rng([seed, 5]).uniform(20, 60)
     return Driver(env, DriverSkill(speed=float(speed), swerves=0.1), seed)
+
+
+def careless_driver(env: gym.Env, seed: int) -> Driver:
+    """A driver whose actions tell nothing of what is yet to come into view: it follows the road, but draws gas and
+    brake by chance, and the steering in a tenth of the blocks; the same seed gives the same driver."""
+    return Driver(env, DriverSkill(speed=30.0, swerves=0.05, pedals=0.15), seed)

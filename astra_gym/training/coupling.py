@@ -75,7 +75,7 @@ def coupled_noise(
 
 
 def nats_and_surprise(
-    prior: NoisePrior, numbers: Tensor, density: Tensor, seen: tuple[Tensor, Tensor], price: Tensor
+    prior: NoisePrior, numbers: Tensor, density: Tensor, seen: tuple[Tensor, Tensor, Tensor], price: Tensor
 ) -> dict[str, Tensor]:
     """What noise tells beyond what the prior expects, what that costs, and how much the noise surprises the prior;
     means over N frames.
@@ -84,7 +84,7 @@ def nats_and_surprise(
         prior: expects.
         numbers: the noise ``(N, C)``; the surprise does not move it.
         density: the logarithm of its density under what the encoder says ``(N,)``.
-        seen: what the prior sees; neither moves it.
+        seen: what the prior sees; it moves none of that.
         price: of a nat, in each frame ``(N,)``.
     """
     if not len(numbers):

@@ -77,7 +77,7 @@ class RollOut:
                 if informed:
                     begins_as = self._tell(latents[:, t], current, scenarios, draws)
                 else:
-                    begins_as = self._draw(features, previous, draws)
+                    begins_as = self._draw(features, previous, actions.code[:, t], draws)
                 current = dynamics.generate(memory, plan, previous, begins_as)
                 generated.append(current)
                 if t < context + frames - 1:
@@ -90,11 +90,11 @@ class RollOut:
         told = torch.ones_like(numbers, dtype=torch.bool)
         return coupled_noise(self.model.noise_encoder, truth[:, None], current[:, None], numbers, told, draws)[0][:, 0]
 
-    def _draw(self, features: Tensor, previous: Tensor, draws: Draws) -> Tensor:
+    def _draw(self, features: Tensor, previous: Tensor, code: Tensor, draws: Draws) -> Tensor:
         if not self.coupled:
             return draws.randn(previous.shape)
         chance, normal = draws.rand(previous.shape[:1]), draws.randn(previous.shape[:2])
-        noise = self.model.prior.sample(features, previous, chance, normal)
+        noise = self.model.prior.sample(features, previous, code, chance, normal)
         return noise[..., None, None].expand_as(previous)
 
 

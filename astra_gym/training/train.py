@@ -104,6 +104,8 @@ class TrainArgs:
     flow: FlowConfig = field(default_factory=FlowConfig)
     starts: int = 64
     """Starts in the bundle's bank, from held-out episodes."""
+    temperatures: dict[str, float] = field(default_factory=dict)
+    """Those of the bundle, see :attr:`astra_gym.bundles.WorldConfig.temperatures`."""
 
 
 def train(args: TrainArgs) -> Path:
@@ -119,8 +121,9 @@ def train(args: TrainArgs) -> Path:
     for name, share in vars(args.world_loss).items():
         if name.endswith("_share") and not 0 <= share <= 1:
             raise ValueError(f"world_loss.{name}: got {share}, must be from 0 to 1")
-    _check_each_scenario("scenario_weights", args.world_loss.scenario_weights, scenarios)
-    _check_each_scenario("nat_prices", args.world_loss.nat_prices, scenarios)
+    _check_each_scenario("world_loss.scenario_weights", args.world_loss.scenario_weights, scenarios)
+    _check_each_scenario("world_loss.nat_prices", args.world_loss.nat_prices, scenarios)
+    _check_each_scenario("temperatures", args.temperatures, scenarios)
     if args.world_loss.nat_prices and not args.world_loss.nat_price:
         raise ValueError("world_loss.nat_prices: got some with a nat_price of 0, which is for independent noise")
     _check_lengths(args, scenarios)
@@ -164,9 +167,9 @@ def _check_each_scenario(argument: str, numbers: dict[str, float], scenarios: li
     """Raise a ValueError if one of the ``numbers`` is of no scenario, or not above 0."""
     for name, number in numbers.items():
         if name not in scenarios:
-            raise ValueError(f"world_loss.{argument}: got {name!r}, allowed are {scenarios}")
+            raise ValueError(f"{argument}: got {name!r}, allowed are {scenarios}")
         if not 0 < number < math.inf:
-            raise ValueError(f"world_loss.{argument}: got {number} for {name!r}, it must be finite and above 0")
+            raise ValueError(f"{argument}: got {number} for {name!r}, it must be finite and above 0")
 
 
 def _check_lengths(args: TrainArgs, scenarios: list[str]) -> None:
@@ -318,6 +321,7 @@ def _new_world(
         transformer.config.in_channels,
         transformer.config.latent_size,
         feature_dim=heads.config.feature_dim,
+        action_dim=heads.config.action_dim,
     )
     return transformer, heads, prior
 
@@ -338,6 +342,7 @@ def _write_bundle(
     endings = {name: data.rewards[data.terminations] for name, data in training.items()}
     config = WorldConfig(
         num_inference_steps=args.world_loss.denoising_steps,
+        temperatures=args.temperatures,
         flow=args.flow,
         termination_rewards={name: float(e.mean()) for name, e in endings.items() if len(e)},
         own_scenarios={name: read_scenario(args.data / name / "train") for name in training if name not in MODALITIES},

@@ -104,9 +104,6 @@ class WorldLossConfig:
     """The same for scenarios in which it costs something else: more where little is left to chance."""
     prior_weight: float = 0.01
     """How much it counts that the prior expects the noise."""
-    drawn_share: float = 0.0
-    """Share of the clips that are made from noise that the prior draws, as a world in use does, not from noise that
-    tells of them. What follows from the action is then learned from the action, and what noise tells is heeded less."""
     low_noise_share: float = 0.08
     """Share of the targets whose noise level is uniform; the others lie towards 1."""
     own_history_from: float = 0.5
@@ -203,10 +200,6 @@ class WorldStage:
             before = _one_before(history)
             with self._autocast():
                 noise, density = coupled_noise(self.model.noise_encoder, truth, before, scenario, usable, draws)
-            drawn = draws.rand(shape[:1]) < config.drawn_share
-            if config.drawn_share:
-                own_draw = self._draw_noise(history, history_level, usable, rows, clip["scenarios"], drawn, draws)
-                noise = torch.where(drawn[:, None, None, None, None], own_draw, noise)
         else:
             noise = draws.randn(truth.shape)
         made = self._make(history, history_level, usable, truth, target_level, noise, rows, clip["scenarios"], draws)
@@ -231,7 +224,7 @@ class WorldStage:
             "entropy": entropy,
         }
         if config.nat_price:
-            numbers |= self._price_noise(noise, density, made, scenario, usable & ~drawn[:, None])
+            numbers |= self._price_noise(noise, density, made, scenario, usable)
             total = total + numbers["cost"] + config.prior_weight * numbers["surprise"]
         if config.critic_weight:
             # After frames of the model's own, the true next one is not what follows from the one before.
@@ -248,54 +241,14 @@ class WorldStage:
             total = total + numbers["reader"] + config.reader_weight * numbers["obedience"]
         return total, numbers
 
-    @torch.no_grad()
-    def _draw_noise(
-        self,
-        history: Tensor,
-        level: Tensor,
-        usable: Tensor,
-        rows: Tensor,
-        scenarios: list[str],
-        drawn: Tensor,
-        draws: Draws,
-    ) -> Tensor:
-        """Noise ``(B, F, C, h, w)`` for the clips ``drawn (B,)`` as the prior draws it after their histories, which are
-        corrupted to ``level (B, F)``; normal, one number for each channel, where the frame before is not ``usable``
-        and in the other clips."""
-        transformer, frames = self.model.transformer, level.shape[1]
-        # For all clips, so that each of several processes draws alike.
-        corruption, chance, normal = draws.randn(history.shape), draws.rand(level.shape), draws.randn(history.shape[:3])
-        noise = normal.clone()
-        if drawn.any():
-            given = (history, level, usable, rows[:, :frames], corruption, chance, normal)
-            history, level, usable, rows, corruption, chance, normal = (each[drawn] for each in given)
-            names = [name for name, chosen in zip(scenarios, drawn.tolist(), strict=True) if chosen]
-            noisy = corrupt(history, level, corruption)
-            previous = _one_before(noisy) * usable[..., None, None, None]
-            tokens = frames * transformer.tokens_per_frame
-            with self._autocast():
-                features = transformer(
-                    noisy,
-                    level,
-                    transformer.action_encoder(rows, names),
-                    torch.arange(frames, device=level.device).expand(len(names), -1),
-                    previous=previous,
-                    mask=self.mask[:tokens, :tokens],
-                    prompt=transformer.prompt(names),
-                    wanted=1,
-                ).features
-                seen = (_one_before(features), previous, chance, normal)
-                sampled = self.model.prior.sample(*(each.flatten(0, 1) for each in seen)).view(normal.shape)
-            noise[drawn] = torch.where(usable[..., None], sampled, normal)
-        return noise[..., None, None].expand(*noise.shape, *corruption.shape[-2:])
-
     def _price_noise(
         self, noise: Tensor, density: Tensor, made: _Made, scenario: Tensor, told: Tensor
     ) -> dict[str, Tensor]:
         """What the noise of the frames ``told (B, F)`` costs, and how much it surprises the prior; ``scenario (B, F)``
         are numbers."""
         features = _one_before(made.features[:, : told.shape[1]])[told]
-        seen, price = (features, made.previous[told]), self.nat_prices[scenario[told]]
+        code = made.actions.code[:, told.shape[1] :][told]
+        seen, price = (features, made.previous[told], code), self.nat_prices[scenario[told]]
         with self._autocast():
             return nats_and_surprise(self.model.prior, noise[..., 0, 0][told], density[told], seen, price)
 
