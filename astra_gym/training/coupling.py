@@ -3,7 +3,7 @@
 From independent noise, the best guess at what comes into view is the mean of all that may: the squares of a lawn become
 one even green, on which nobody sees how fast a car is. Here an encoder, which is needed in training alone, looks at the
 true frame and at the one that the history ends with, and makes the noise that the frame is to be made from, one number
-for each latent channel. What the noise tells beyond what a prior expects from history
+for each latent channel. What the noise tells beyond what a prior expects from history and action
 (:class:`astra_gym.models.noise_prior.NoisePrior`) is paid for by the nat. The trained world draws its noise from that
 prior, and so one future instead of the mean. This is a conditional variational autoencoder (Sohn, Lee and Yan 2015)
 whose latent variable is the noise.
