@@ -76,9 +76,12 @@ def _read(path: Path, scenario: str) -> dict[str, dict[str, Any]]:
 
 
 def _checked(name: str, value: Any, known: Mapping[str, Any], algorithm: str) -> Any:
-    """``value`` if it can be that of the setting ``name``, whose kind is that of the default."""
+    """``value`` if it can be that of the setting ``name``, whose kind is that of the default: a number where that is
+    None."""
     if name not in known:
         raise ValueError(f"{name}: is no setting of {algorithm}, allowed are {sorted(known)}")
+    if value is None and known[name] is None:
+        return None
     kinds: tuple[type, ...] = (int,) if isinstance(known[name], int) else (int, float)
     if isinstance(known[name], str):
         kinds = (*kinds, str)

@@ -85,8 +85,8 @@ class TrainAgentArgs:
     blocks: int | None = None
     """Longest episode, in blocks; a dream has less time to go astray in shorter ones, each from a real beginning."""
     temperature: float | None = None
-    """In a dream, of what is left to chance, see the environments. Who learns among more varied futures holds on less
-    to the world's mistakes (Ha and Schmidhuber 2018, arXiv 1803.10122)."""
+    """In a dream, of what is left to chance; where the settings have none, the world's own. Who learns among more
+    varied futures holds on less to the world's mistakes (Ha and Schmidhuber 2018, arXiv 1803.10122)."""
     reward_scale: float | None = None
     """What rewards are multiplied by before they are learned from; logs and evaluations show them unscaled."""
     learning_rate: float | None = None

@@ -81,6 +81,7 @@ def test_one_learns_at_the_temperature_that_is_asked_for(tmp_path):
 
     np.testing.assert_array_equal(first_block(None), first_block(2.0))  # as in configs/ppo.yaml
     assert not np.array_equal(first_block(None), first_block(1.0))
+    assert TrainAgentArgs("AstraDrone-v0").settings()["temperature"] is None, "the world's own"
     args = tiny(SIMULATOR, tmp_path, temperature=2.0)
     with pytest.raises(ValueError, match="temperature: got '2.0', but AstraSim/Drive-v0 is a simulator"):
         make_vec_env(args, args.settings())

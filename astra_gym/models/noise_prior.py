@@ -85,9 +85,13 @@ class NoisePrior(ModelMixin, ConfigMixin):
         """
         components, channels = self.config.components, self.config.latent_channels
         seen = F.silu(self.second(F.silu(self.first(previous)))).flatten(1)
-        hidden = self.network[0](torch.cat([seen, self.norm(features)], 1))
-        out = self.network[1:](hidden if self.action is None else hidden + self.action(code)).float()
-        weights, means, deviations = out.split([components, components * channels, components * channels], 1)
+        enter, *layers = self.network
+        hidden = enter(torch.cat([seen, self.norm(features)], 1))
+        if self.action is not None:
+            hidden = hidden + self.action(code)
+        for layer in layers:
+            hidden = layer(hidden)
+        weights, means, deviations = hidden.float().split([components, components * channels, components * channels], 1)
         shape = (-1, components, channels)
         return weights.log_softmax(1), means.view(shape), deviations.view(shape).clamp(NARROWEST, WIDEST).exp()
 

@@ -15,7 +15,7 @@ from astra_gym.simulators.mistakes import wander
 CROP = (6, 0, 90, 84)
 """The square above CarRacing's instrument panel, in its 96x96 pixels (left, top, right, bottom)."""
 
-HALF_WIDTH = 40 / 6
+TRACK_HALF_WIDTH = 40 / 6
 """Of the track, in CarRacing's units."""
 
 
@@ -179,17 +179,21 @@ class Driver:
         return np.array([steer, gas, brake], np.float32)
 
     def _draw_pedals(self) -> tuple[float, float]:
+        """Gas and brake: full gas in two of ten cases, some in six, neither in one, the brake in one."""
         kind = self.rng.random()
         if kind < 0.2:
             return 1.0, 0.0
         if kind < 0.8:
             return float(self.rng.uniform(0, 1)), 0.0
-        return 0.0, float(self.rng.uniform(0.2, 0.8)) if kind > 0.9 else 0.0
+        if kind <= 0.9:
+            return 0.0, 0.0
+        return 0.0, float(self.rng.uniform(0.2, 0.8))
 
     def _is_on_road(self) -> bool:
+        """Whether the car's centre is."""
         track = np.asarray(self.car_racing.track)[:, 2:4]
         distance = np.linalg.norm(track - np.array(self.car_racing.car.hull.position), axis=1).min()
-        return bool(distance < HALF_WIDTH)
+        return bool(distance < TRACK_HALF_WIDTH)
 
     def _leave_field(self) -> np.ndarray:
         hull = self.car_racing.car.hull
@@ -208,7 +212,7 @@ class Driver:
         nearest = int(np.argmin(((centre - position) ** 2).sum(1)))
         ahead = (nearest + int(round(skill.look_ahead + speed / 20))) % len(track)
         normal = np.array([np.cos(heading[ahead]), np.sin(heading[ahead])])
-        target = centre[ahead] + self._offset * HALF_WIDTH * normal
+        target = centre[ahead] + self._offset * TRACK_HALF_WIDTH * normal
         error = self._angle_to(target - position, hull.angle)
         bend = max(abs(_wrap(heading[(nearest + k) % len(track)] - heading[nearest])) for k in (6, 10, 14))
         goal = skill.speed / (1.0 + skill.caution * 1.2 * bend)
