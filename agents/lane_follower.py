@@ -62,6 +62,7 @@ class LaneFollower:
         self._goal = np.array([cos * moved[0] - sin * moved[1], sin * moved[0] + cos * moved[1]])
 
     def _follow(self, course: np.ndarray) -> np.ndarray:
+        self._blocks_lost = 0
         steps = np.diff(course, axis=0, prepend=np.zeros((1, 2)))
         lengths = np.hypot(*steps.T)
         distances = np.cumsum(lengths)

@@ -70,13 +70,13 @@ class SkilledAgent:
         self.agent, self.random, self.skill = agent, random, skill
         self.meant = np.zeros(random.low.shape, np.float32)
         """What the agent would have done in the block that was last acted on."""
-        self.rng = np.random.default_rng(seed)
+        self.rng = _choices(seed)
         self._at_random = False
 
     def reset(self, seed: int | None = None) -> None:
         """Begin an episode; with a seed also the choices."""
         if seed is not None:
-            self.rng = np.random.default_rng(seed)
+            self.rng = _choices(seed)
         self.agent.reset(seed)
         self.random.reset(seed)
 
@@ -86,6 +86,11 @@ class SkilledAgent:
             self._at_random = bool(self.rng.random() >= self.skill)
         random, self.meant = self.random.act(observation), self.agent.act(observation)
         return random if self._at_random else self.meant
+
+
+def _choices(seed: int | None) -> np.random.Generator:
+    """Of when to act at random: other numbers than those that :class:`RandomAgent` draws its actions from."""
+    return np.random.default_rng(None if seed is None else [seed, 1])
 
 
 def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
