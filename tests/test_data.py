@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,8 +69,23 @@ def test_bad_arguments_are_named(tmp_path, episodes):
         collect(CollectArgs(policy="nobody", output=tmp_path / "x"))
     with pytest.raises(FileExistsError, match="output"):
         collect(CollectArgs(output=episodes / "train"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="not an empty folder"):
+        collect(CollectArgs(output=tmp_path / "full"))
+    with pytest.raises(ValueError, match=r"policy: its actions are of shape \(3,\), the environment takes \(4,\)"):
+        collect(CollectArgs(env="AstraSim/Drone-v0", policy="hurried-follower", output=tmp_path / "d"))
+    with pytest.raises(FileNotFoundError, match=r"--env AstraSim/Drone-v0 .*--first-seed 1000000"):
+        next(read_episodes(tmp_path / "drone" / "val"))
     with pytest.raises(FileNotFoundError, match="data: no Minari dataset"):
         next(read_episodes(tmp_path))
+
+
+def test_parts_of_an_unknown_collection_are_refused(tmp_path):
+    (tmp_path / "d.parts").mkdir()
+    (tmp_path / "d.parts" / "0.npz").write_bytes(b"")
+    with pytest.raises(ValueError, match="episodes of an unknown environment"):
+        collect(CollectArgs(output=tmp_path / "d", episodes=1))
 
 
 def test_a_killed_collection_goes_on(tmp_path):
@@ -125,6 +141,14 @@ def test_latents_are_encoded_once(episodes, monkeypatch):
 
     monkeypatch.setattr(autoencoder, "encode", never)
     torch.testing.assert_close(latent_episodes(episodes / "val", autoencoder).latents, first.latents)
+
+
+def test_other_episodes_at_the_same_place_are_encoded_anew(tmp_path):
+    autoencoder = BlockAutoencoder(latent_channels=4).eval()
+    for seed in (0, 5):
+        collect(CollectArgs(output=tmp_path / "d", policy="random", episodes=1, blocks=5, workers=1, first_seed=seed))
+        assert latent_episodes(tmp_path / "d", autoencoder).seeds.tolist() == [seed]
+        shutil.rmtree(tmp_path / "d")
 
 
 def test_clips_stay_within_an_episode(episodes):

@@ -68,7 +68,7 @@ def test_many_worlds_begin_where_single_ones_do(episodes):
 
 
 def test_what_they_must_not_be_is_told(episodes, tmp_path):
-    with pytest.raises(FileNotFoundError, match="data: no Minari dataset in"):
+    with pytest.raises(FileNotFoundError, match="starts: no Minari dataset in"):
         gym.make("AstraDrive-v0", starts=tmp_path)
     with pytest.raises(ValueError, match="starts: .* was collected from AstraSim/Drive-v0 .* those of drone"):
         gym.make("AstraDrone-v0", starts=episodes / "train")

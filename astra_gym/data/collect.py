@@ -16,8 +16,9 @@ import numpy as np
 from tqdm import tqdm
 
 from astra_gym import cluster
-from astra_gym.files import replacing
+from astra_gym.files import replacing, write_json
 from astra_gym.processes import worker_pool
+from astra_gym.scenarios import simulator_id
 
 Policy = Callable[[np.ndarray], np.ndarray]
 PolicyFactory = Callable[[gym.Env, int], Policy]
@@ -39,6 +40,14 @@ POLICIES: dict[str, str] = {
 }
 """Short names of policy factories; any other is given as ``package.module:function``."""
 
+SCRIPTED: dict[str, str] = {
+    simulator_id("drive"): "mixed-driver",
+    simulator_id("manipulation"): "mixed-pusher",
+    simulator_id("drone"): "mixed-racer",
+    simulator_id("camera"): "mixed-pilot",
+}
+"""For each simulator the policy that fills its data sets: scripted experts of varied skill."""
+
 
 @dataclass
 class CollectArgs:
@@ -49,9 +58,10 @@ class CollectArgs:
     frames is wrapped in BlockFrames."""
     output: Path = Path("data/drive/train")
     """Folder of the dataset; must not hold one yet. An interrupted collection goes on where it was."""
-    policy: str = "mixed-driver"
+    policy: str | None = None
     """random, one for each simulator such as mixed-driver, a policy that train-agent has learned (.zip), or
-    package.module:function(env, seed) -> policy(observation) -> action."""
+    package.module:function(env, seed) -> policy(observation) -> action; None is the simulator's mixed one, or random
+    for any other environment."""
     episodes: int = 320
     """Number of episodes; each has its own seed, and so its own track."""
     blocks: int = 160
@@ -118,6 +128,10 @@ def run_episode(env: gym.Env, policy: Policy, seed: int, blocks: int, observatio
     observations, actions, rewards, terminations, truncations = [observation], [], [], [], []
     for step in range(blocks):
         action = policy(observation)
+        if np.shape(action) != env.action_space.shape:
+            raise ValueError(
+                f"policy: its actions are of shape {np.shape(action)}, the environment takes {env.action_space.shape}"
+            )
         observation, reward, terminated, truncated, _ = env.step(action)
         observations.append(observation)
         actions.append(action)
@@ -184,45 +198,58 @@ def collect(args: CollectArgs) -> Path:
     """Collect the episodes that ``args`` asks for and return the dataset's folder.
 
     Raises:
-        FileExistsError: if the folder already holds a finished dataset.
-        ValueError: if the environment or the policy cannot be made, or an interrupted collection had other settings.
+        FileExistsError: if the folder already holds a finished dataset, or anything else.
+        ValueError: if the environment or the policy cannot be made, they do not fit together, or an interrupted
+            collection had other settings.
         RuntimeError: if a worker process is killed.
         ConnectionError: if ``args.ray`` names no cluster that can be joined.
         ImportError: if it names one and Ray is not installed.
     """
     output = Path(args.output).absolute()
-    if (output / "metadata.json").exists():
-        raise FileExistsError(f"output: {output} already holds a dataset; delete it or name another folder")
-    load_policy(args.policy)
+    check_empty(output)
+    policy = args.policy or SCRIPTED.get(args.env, "random")
+    load_policy(policy)
     parts = output.with_name(output.name + ".parts")
     parts.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {"env": args.env, "policy": args.policy, "blocks": args.blocks}
+    settings: dict[str, Any] = {"env": args.env, "policy": policy, "blocks": args.blocks}
     recorded = parts / "settings.json"
+    if not recorded.exists() and any(parts.glob("*.npz")):
+        raise ValueError(f"output: {parts} holds episodes of an unknown environment; delete it to begin anew")
     if recorded.exists() and json.loads(recorded.read_text()) != settings:
         raise ValueError(
             f"output: {parts} was begun with {recorded.read_text()}, not {settings}; delete it to begin anew"
         )
-    recorded.write_text(json.dumps(settings))
+    write_json(recorded, settings)
 
     seeds = range(args.first_seed, args.first_seed + args.episodes)
     missing = [seed for seed in seeds if not (parts / f"{seed}.npz").exists()]
-    jobs: list[Job] = [(args.env, args.policy, args.blocks, missing[i : i + 4]) for i in range(0, len(missing), 4)]
+    jobs: list[Job] = [(args.env, policy, args.blocks, missing[i : i + 4]) for i in range(0, len(missing), 4)]
     collected = _on_cluster(jobs, args.ray, parts) if args.ray else _in_processes(jobs, args.workers, parts)
     with tqdm(total=args.episodes, initial=args.episodes - len(missing), unit="episode", desc="collect") as bar:
         for count in collected:
             bar.update(count)
-    _merge(parts, output, args, seeds)
-    shutil.rmtree(parts)
+    _merge(parts, output, args.env, policy, seeds)
+    for each in parts.glob("*.npz"):
+        each.unlink()
+    shutil.rmtree(parts)  # the settings last, which say whose the others are
     return output
 
 
-def _merge(parts: Path, output: Path, args: CollectArgs, seeds: range) -> None:
+def check_empty(output: Path) -> None:
+    """Raise a FileExistsError if a dataset cannot be put at ``output``, because something is there."""
+    if (output / "metadata.json").exists():
+        raise FileExistsError(f"output: {output} already holds a dataset; delete it or name another folder")
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise FileExistsError(f"output: {output} is not an empty folder; name another")
+
+
+def _merge(parts: Path, output: Path, env_id: str, policy: str, seeds: range) -> None:
     import minari
     from minari.data_collector import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
 
-    env = make_block_env(args.env)
-    registered = args.env.split(":")[-1]
+    env = make_block_env(env_id)
+    registered = env_id.split(":")[-1]
     temporary = output.with_name(output.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     storage = MinariStorage.new(
@@ -239,10 +266,10 @@ def _merge(parts: Path, output: Path, args: CollectArgs, seeds: range) -> None:
             storage.update_episodes([EpisodeBuffer(seed=seed, **{key: episode[key] for key in episode.files})])
     storage.update_metadata(
         {
-            "algorithm_name": args.policy,
+            "algorithm_name": policy,
             "dataset_id": f"{registered.split('/')[-1].lower()}/{output.name}-v0",
             "minari_version": minari.__version__,
-            "env_id": args.env,
+            "env_id": env_id,
             "frames_per_second": frames_per_second,
         }
     )

@@ -50,7 +50,7 @@ def load_episode_starts(path: str | Path, bundle: Bundle, modality: Modality) ->
         FileNotFoundError: if there is no dataset.
         ValueError: if its actions are not those of the modality.
     """
-    collected, space = read_scenario(Path(path)), modality.action_space
+    collected, space = read_scenario(Path(path), "starts"), modality.action_space
     if (collected.low, collected.high) != (tuple(space.low.tolist()), tuple(space.high.tolist())):
         raise ValueError(
             f"starts: {str(path)!r} was collected from {collected.env} with actions from {collected.low} to "

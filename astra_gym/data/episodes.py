@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from tqdm import tqdm
 
-from astra_gym.actions import Modality
+from astra_gym.actions import MODALITIES, Modality
 from astra_gym.files import replacing
 from astra_gym.models.autoencoder import BlockAutoencoder, to_model
 from astra_gym.precision import computes_in_bf16
-from astra_gym.scenarios import Scenario
+from astra_gym.scenarios import Scenario, simulator_id
 
 
 @dataclass
@@ -34,8 +35,8 @@ class Episode:
     """bool (T,)"""
 
 
-def open_storage(path: Path):
-    """The Minari storage in a folder.
+def open_storage(path: Path, argument: str = "data"):
+    """The Minari storage in a folder, which ``argument`` names.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -43,18 +44,28 @@ def open_storage(path: Path):
     from minari.dataset.minari_storage import MinariStorage
 
     if not (Path(path) / "metadata.json").exists():
-        raise FileNotFoundError(f"data: no Minari dataset in {path}; make one with `astra-gym collect --output {path}`")
+        raise FileNotFoundError(
+            f"{argument}: no Minari dataset in {path}; make one with `{_how_to_collect(Path(path))}`"
+        )
     return MinariStorage.read(path)
 
 
-def read_scenario(path: Path) -> Scenario:
-    """What a dataset tells of the environment that it was collected from.
+def _how_to_collect(path: Path) -> str:
+    """A command that makes a dataset at ``<scenario>/train`` or ``<scenario>/val``."""
+    scenario = path.absolute().parent.name
+    env = simulator_id(scenario) if scenario in MODALITIES else "ID"
+    held_out = " --episodes 32 --first-seed 1000000" if path.name == "val" else ""
+    return f"astra-gym collect --env {env} --output {path}{held_out}"
+
+
+def read_scenario(path: Path, argument: str = "data") -> Scenario:
+    """What a dataset in a folder, which ``argument`` names, tells of the environment that it was collected from.
 
     Raises:
         FileNotFoundError: if there is no dataset.
         ValueError: if a world cannot be learned from its actions.
     """
-    metadata = open_storage(path).metadata
+    metadata = open_storage(path, argument).metadata
     env_id = metadata.get("env_id") or json.loads(metadata.get("env_spec", "{}")).get("id", str(path))
     return Scenario.of(env_id, metadata["action_space"], metadata.get("frames_per_second"))
 
@@ -126,21 +137,39 @@ def encode_blocks(
     return torch.cat(latents)
 
 
-def _fingerprint(autoencoder: BlockAutoencoder, path: Path) -> str:
-    digest = hashlib.sha256()
+def _fingerprint(autoencoder: BlockAutoencoder, path: Path, bf16: bool) -> str:
+    """Of what decides a dataset's latents; of the episodes that are their seeds, lengths and bytes in all."""
+    digest = hashlib.sha256(str(bf16).encode())
     for name, tensor in sorted(autoencoder.encoder.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
-    digest.update((Path(path) / "metadata.json").read_bytes())
+    digest.update((path / "metadata.json").read_bytes())
+    storage = open_storage(path)
+    for episode in storage.get_episode_metadata(range(storage.total_episodes)):
+        digest.update(f"{episode.get('seed')} {episode['total_steps']} ".encode())
+    sizes = [file.stat().st_size for file in sorted((path / "data").rglob("*")) if file.is_file()]
+    digest.update(str(sizes).encode())
     return digest.hexdigest()[:12]
 
 
-def latent_episodes(path: Path, autoencoder: BlockAutoencoder) -> LatentEpisodes:
-    """Encode a dataset once; later calls with the same encoder and data read the cache beside it."""
-    path = Path(path)
-    cache = path.with_name(f"{path.name}.latents-{_fingerprint(autoencoder, path)}.pt")
-    if cache.exists():
-        return LatentEpisodes(**torch.load(cache, weights_only=True))
-    bf16 = computes_in_bf16(autoencoder.device)
+def latent_episodes(path: Path, autoencoder: BlockAutoencoder, bf16: bool | None = None) -> LatentEpisodes:
+    """Encode a dataset once; later calls with the same encoder and data read the cache beside it.
+
+    Args:
+        path: folder of the dataset.
+        autoencoder: to encode with.
+        bf16: compute in bfloat16, None where the device has instructions for it.
+    """
+    path, bf16 = Path(path), computes_in_bf16(autoencoder.device, bf16)
+    cache = path.with_name(f"{path.name}.latents-{_fingerprint(autoencoder, path, bf16)}.pt")
+    if not cache.exists():
+        with FileLock(cache.with_name(f".{cache.name}.lock")):  # of two that want it, one waits for the other
+            if not cache.exists():
+                _encode(path, autoencoder, bf16, cache)
+    return LatentEpisodes(**torch.load(cache, weights_only=True))
+
+
+def _encode(path: Path, autoencoder: BlockAutoencoder, bf16: bool, cache: Path) -> None:
+    """Write the dataset's latents to ``cache``."""
     parts: dict[str, list] = {key: [] for key in ("latents", "actions", "rewards", "terminations")}
     offsets, seeds = [0], []
     total = open_storage(path).total_episodes
@@ -162,4 +191,3 @@ def latent_episodes(path: Path, autoencoder: BlockAutoencoder) -> LatentEpisodes
     )
     with replacing(cache) as unfinished:
         torch.save(vars(data), unfinished)
-    return data

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from astra_gym.data.collect import check_empty
 from astra_gym.data.episodes import open_storage
 
 
@@ -41,7 +42,7 @@ def join(args: JoinArgs) -> Path:
     """Write the new dataset and return its folder; an interruption leaves nothing in it.
 
     Raises:
-        FileExistsError: if there is a dataset already.
+        FileExistsError: if there is a dataset already, or anything else.
         FileNotFoundError: if one of the inputs holds none.
         ValueError: if they do not fit together.
     """
@@ -50,8 +51,7 @@ def join(args: JoinArgs) -> Path:
     from minari.dataset.minari_storage import MinariStorage
 
     output = args.output.absolute()
-    if (output / "metadata.json").exists():
-        raise FileExistsError(f"output: {output} already holds a dataset; delete it or name another folder")
+    check_empty(output)
     storages = [open_storage(path) for path in args.inputs]
     if not storages:
         raise ValueError("inputs: got none, allowed are one or more folders")
