@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from astra_gym.actions import MODALITIES, Modality
 from astra_gym.files import save_tensors
@@ -20,7 +22,7 @@ from astra_gym.models.heads import RewardHeads
 from astra_gym.models.layers import can_quantize
 from astra_gym.models.noise_prior import NoisePrior
 from astra_gym.models.transformer import AstraTransformer
-from astra_gym.precision import native_dtype, resolve_dtype
+from astra_gym.precision import native_dtype, resolve_dtype, usable_device
 from astra_gym.sampler import FlowConfig
 from astra_gym.scenarios import Scenario, in_order, simulator_id
 
@@ -182,16 +184,25 @@ class Bundle:
         return in_order(self.starts)
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-        """Write the bundle, its weights as ``dtype``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.config.save(folder)
+        """Write the bundle, its weights as ``dtype``, in place of the one that the folder may hold."""
+        unfinished = folder.with_name(f".unfinished-{folder.name}")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        self.config.save(unfinished)
         for name, module in self.parts.items():
             original = {key: value.clone() for key, value in module.state_dict().items()}
             own_dtype = module.dtype
-            module.to(dtype).save_pretrained(folder / name)
-            module.to(own_dtype).load_state_dict(original)
+            nn.Module.to(module, dtype).save_pretrained(unfinished / name)
+            nn.Module.to(module, own_dtype).load_state_dict(original)
         for scenario, bank in self.starts.items():
-            bank.save(folder / "starts" / f"{scenario}.safetensors")
+            bank.save(unfinished / "starts" / f"{scenario}.safetensors")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (*PARTS, "starts"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+            if (unfinished / name).exists():
+                (unfinished / name).rename(folder / name)
+        os.replace(unfinished / "world.json", folder / "world.json")
+        unfinished.rmdir()
 
 
 def bundled_worlds() -> list[str]:
@@ -235,11 +246,7 @@ def load_bundle(
         ValueError: if a file is corrupt or does not fit its configuration, or the device or dtype is unknown.
     """
     folder = world_folder(world)
-    try:
-        target = torch.device(device)
-        torch.empty(0, device=target)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device: got {device!r}, which torch cannot use here ({error})") from error
+    target = usable_device(device)
     int8 = dtype in ("int8", torch.int8)
     if int8 and not (target.type == "cpu" and can_quantize()):
         raise ValueError(f"dtype: got int8, which PyTorch cannot compute in on {device!r} here; allowed is another")

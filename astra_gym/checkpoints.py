@@ -223,7 +223,7 @@ def write_weights(
 ) -> None:
     """Stream a plan's tensors into safetensors shards, with their index if there are several.
 
-    No more than one shard is in memory at a time.
+    No more than one shard is in memory at a time. Weights of the same stem that the folder held are removed.
 
     Args:
         plan: what to write.
@@ -233,6 +233,8 @@ def write_weights(
         max_shard_bytes: of a shard; a larger tensor has one for itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{stem}*.safetensors*"):  # an index of theirs would be read first
+        old.unlink()
     shards: list[list[str]] = [[]]
     total = size = 0
     for name in sorted(plan.sources, key=_natural):

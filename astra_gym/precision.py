@@ -1,8 +1,23 @@
-"""Which floating-point numbers a device computes best in."""
+"""Devices, and which floating-point numbers each computes best in."""
 
 from __future__ import annotations
 
 import torch
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device called ``device``.
+
+    Raises:
+        ValueError: if torch cannot use it here.
+    """
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"device: got {device!r}, which torch cannot use here ({reason})") from error
+    return target
 
 
 def native_dtype(device: str | torch.device) -> torch.dtype:

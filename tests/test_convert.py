@@ -63,6 +63,8 @@ def test_round_trip_in_shards(original, tmp_path):
         AstraTransformer.from_pretrained(tmp_path / name / "transformer").state_dict() for name in ("one", "many")
     )
     assert all(torch.equal(tensor, many[name]) for name, tensor in one.items())
+    convert(arguments(original, tmp_path / "many", dtype="bfloat16"))  # leaves no shard of those before
+    assert len(list((tmp_path / "many" / "transformer").glob("*.safetensors*"))) == 1
     theirs = torch.load(tiny_astra.ASTRA_CHECKPOINT, weights_only=True)
     dropped = sum(tensor.numel() for name, tensor in theirs.items() if "cam_encoder" in name)
     assert sum(tensor.numel() for tensor in one.values()) == sum(t.numel() for t in theirs.values()) - dropped

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from astra_gym.actions import DRIVE
-from astra_gym.bundles import PRETRAINED, Bundle, StartBank, WorldConfig, bundled_worlds, load_bundle
+from astra_gym.bundles import (
+    PRETRAINED,
+    Bundle,
+    StartBank,
+    WorldConfig,
+    bundled_worlds,
+    load_bundle,
+    scenarios_of,
+)
 from astra_gym.evaluation.egomotion import speed_and_turn
 from astra_gym.models.layers import can_quantize
 from astra_gym.world import World
@@ -219,6 +227,13 @@ def test_a_saved_bundle_loads_as_it_was(bundle, tmp_path):
     assert len(again.starts["drive"]) == len(bundle.starts["drive"])
     usual = (tmp_path / "again" / "world.json").stat().st_mode
     assert all(weights.stat().st_mode == usual for weights in (tmp_path / "again").rglob("*.safetensors"))
+
+
+def test_a_saved_bundle_leaves_nothing_of_the_one_before(bundle, copied):
+    left = {name: bank for name, bank in bundle.starts.items() if name != "drone"}
+    dataclasses.replace(bundle, prior=None, starts=left).save(copied)
+    assert not (copied / "prior").exists() and scenarios_of(copied) == list(left)
+    assert (copied / "README.md").exists()  # not its own
 
 
 def test_missing_and_corrupt_bundles_are_named(copied):
