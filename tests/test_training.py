@@ -18,7 +18,7 @@ from astra_gym.models.autoencoder import BlockAutoencoder
 from astra_gym.training.loop import LoopConfig, save_atomically
 from astra_gym.training.optim import MovingAverage, Muon, learning_rate_factor, make_optimizers
 from astra_gym.training.pixels import pixel_loss
-from astra_gym.training.train import TrainArgs, train
+from astra_gym.training.train import TrainArgs, TransformerSize, train
 from astra_gym.training.world import WorldLossConfig
 from astra_gym.world import World
 
@@ -41,8 +41,6 @@ def command(episodes: Path, run: Path) -> list[str]:
         "drive",
         "--run",
         str(run),
-        "--output",
-        str(run / "bundle"),
     ]
     return [sys.executable, "scripts/train_world.py", *folders, *TINY]
 
@@ -57,6 +55,7 @@ def trained(episodes, tmp_path_factory) -> Path:
 def test_the_bundle_of_a_training_run_can_be_stepped(trained):
     bundle = load_bundle(trained / "bundle")
     assert bundle.config.temperatures == {"drive": 1.5}
+    assert bundle.config.frame_size == 64 and bundle.prior is not None
     world = World(bundle, num_worlds=2)
     frames = world.reset([bundle.starts["drive"][i] for i in range(2)], [0, 1])
     assert frames.shape == (2, 4, 64, 64, 3)
@@ -150,6 +149,15 @@ def test_windows_let_small_errors_count():
     assert share[8] > 2 * share[None]
 
 
+def test_a_bundle_is_made_as_its_run_was_trained(episodes, trained):
+    """Without the settings of the training, to which the prior and the denoising steps belong."""
+    args = TrainArgs(data=episodes.parent, scenarios=("drive",), stages=("bundle",), run=trained, starts=2)
+    args.output = trained / "again"
+    args.world_loss.denoising_steps = 7
+    bundle = load_bundle(train(args))
+    assert bundle.prior is not None and bundle.config.num_inference_steps == 1
+
+
 def test_windows_must_tile_a_frame(episodes, trained):
     args = TrainArgs(data=episodes.parent, scenarios=("drive",), stages=("world",), run=trained)
     args.world_loss.pixel_window = 7
@@ -166,14 +174,24 @@ def test_bad_arguments_are_named(tmp_path):
         train(TrainArgs(world_loss=WorldLossConfig(scenario_weights={"boat": 2.0})))
     with pytest.raises(ValueError, match=r"world_loss.scenario_weights: got 0 for 'drive'"):
         train(TrainArgs(world_loss=WorldLossConfig(scenario_weights={"drive": 0})))
-    with pytest.raises(ValueError, match=r"world_loss.good_share: got 1.5, must be from 0 to 1"):
-        train(TrainArgs(world_loss=WorldLossConfig(good_share=1.5)))
+    with pytest.raises(ValueError, match=r"^good_share: got 1.5, must be from 0 to 1"):
+        WorldLossConfig(good_share=1.5)
+    with pytest.raises(ValueError, match=r"^own_history_frames: got 0, allowed are whole numbers from 1"):
+        WorldLossConfig(own_history_frames=0)
+    with pytest.raises(ValueError, match=r"^validate_every: got 0, allowed are whole numbers from 1"):
+        LoopConfig(steps=1, lr=1.0, validate_every=0)
+    with pytest.raises(ValueError, match=r"^top_k: got 2, allowed are 1 to 1, the number of experts"):
+        TransformerSize(experts=1)
+    with pytest.raises(ValueError, match=r"^device: got 'gpu'"):
+        train(TrainArgs(device="gpu"))
+    with pytest.raises(ValueError, match=r"^starts: got 0"):
+        train(TrainArgs(starts=0))
     with pytest.raises(ValueError, match=r"^temperatures: got 'boat'"):
         train(TrainArgs(temperatures={"boat": 2.0}))
     with pytest.raises(ValueError, match=r"world_loss.nat_prices: got 'boat'"):
         train(TrainArgs(world_loss=WorldLossConfig(nat_price=1e-4, nat_prices={"boat": 1e-3})))
-    with pytest.raises(ValueError, match=r"world_loss.nat_prices: got some with a nat_price of 0"):
-        train(TrainArgs(world_loss=WorldLossConfig(nat_prices={"drive": 1e-3})))
+    with pytest.raises(ValueError, match=r"^nat_prices: got some with a nat_price of 0"):
+        WorldLossConfig(nat_prices={"drive": 1e-3})
     with pytest.raises(FileNotFoundError, match="run the stage 'autoencoder' first"):
         train(TrainArgs(stages=("world",), scenarios=("drive",), run=tmp_path))
 

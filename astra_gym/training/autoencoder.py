@@ -5,14 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from astra_gym.evaluation.metrics import gradient_magnitude, psnr, squared_error
 from astra_gym.models.autoencoder import BlockAutoencoder, to_model, to_pixels
 from astra_gym.training.parallel import Draws
-
-
-def peak_signal_to_noise(frames: Tensor, truth: Tensor) -> float:
-    """PSNR in dB of uint8 frames, from the mean squared error over all of them."""
-    error = (frames.float() - truth.float()).square().mean()
-    return float(10 * torch.log10(255.0**2 / error))
 
 
 class AutoencoderStage:
@@ -77,17 +72,13 @@ class AutoencoderStage:
             for batch in truth.split(64):
                 with self._autocast():
                     frames.append(to_pixels(self.model(to_model(batch))[0]))
-            result = torch.cat(frames)
-            results[f"{name}/psnr"] = peak_signal_to_noise(result, truth)
-            results[f"{name}/sharpness_ratio"] = _gradient(result) / _gradient(truth)
+            made, true = torch.cat(frames).cpu().numpy(), truth.cpu().numpy()
+            results[f"{name}/psnr"] = float(psnr(squared_error(made, true).mean()))
+            sharpness = [gradient_magnitude(each).mean() for each in (made, true)]
+            results[f"{name}/sharpness_ratio"] = float(sharpness[0] / sharpness[1])
         return results
 
 
 def _spread(blocks: Tensor, count: int) -> Tensor:
     """At most ``count`` blocks, from all over the dataset."""
     return blocks[:: max(1, len(blocks) // count)][:count]
-
-
-def _gradient(frames: Tensor) -> float:
-    grey = frames.float().mean(-1)
-    return float(grey.diff(dim=-1).abs().mean() + grey.diff(dim=-2).abs().mean())

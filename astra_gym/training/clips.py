@@ -37,8 +37,9 @@ class ClipSampler:
         if not starts:
             raise ValueError(f"clip_frames: no episode has {frames} blocks")
         self.starts = torch.cat(starts)
-        self.longest = int(data.offsets.diff().max())
-        """Latent frames of the longest episode."""
+        lengths = data.offsets.diff()
+        self.usual_length = int(lengths[lengths >= frames].median())
+        """Latent frames that half of the episodes that are long enough have, or more."""
         total = data.rewards.double().cumsum(0)
         rewards = total[self.starts + frames - 1] - total[self.starts]
         good = self.starts[rewards > rewards.mean()]

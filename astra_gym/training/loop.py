@@ -35,9 +35,18 @@ class LoopConfig:
     ema_decay: float = 0.998
     """Decay of the moving average of weights, which is what is validated and shipped."""
     clip_norm: float = 1.0
+    """Longest gradient; a longer one is scaled down to it."""
     validate_every: int = 500
     checkpoint_every: int = 250
-    seed: int = 0
+    seed: int | None = None
+    """Of batches and noise; None takes the training's."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("warmup", 0), ("validate_every", 1), ("checkpoint_every", 1)):
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"{name}: got {value}, allowed are whole numbers from {least}")
+        if not 0 <= self.decay_share <= 1:
+            raise ValueError(f"decay_share: got {self.decay_share}, must be from 0 to 1")
 
 
 class Stage(Protocol):
@@ -67,7 +76,8 @@ def save_atomically(state: dict, path: Path) -> None:
 def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.device) -> None:
     """Train ``stage``, from its checkpoint in ``folder`` if there is one; its model ends with the averaged weights.
 
-    Under ``accelerate launch`` every process takes its share of each batch; the first one validates, logs and saves.
+    What the checkpoint holds has been done with the settings of then; the steps that are left follow ``config``. Under
+    ``accelerate launch`` every process takes its share of each batch; the first one validates, logs and saves.
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -84,7 +94,10 @@ def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.devi
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            wanted = [{key: group[key] for key in ("peak_lr", "weight_decay")} for group in optimizer.param_groups]
             optimizer.load_state_dict(saved)
+            for group, settings in zip(optimizer.param_groups, wanted, strict=True):
+                group.update(settings)
         first = state["step"]
 
     def save(step: int) -> None:
@@ -99,6 +112,7 @@ def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.devi
     accelerator.wait_for_everyone()  # every process has read the checkpoint before the first one replaces it
     writer = SummaryWriter(folder / "logs" / stage.name, purge_step=first) if rank == 0 else None
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device))
+    summed = 0
     bar = tqdm(
         range(first, config.steps), initial=first, total=config.steps, desc=stage.name, unit="step", disable=rank > 0
     )
@@ -107,7 +121,7 @@ def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.devi
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
-        generator = torch.Generator(device).manual_seed(config.seed * 10_000_019 + step)
+        generator = torch.Generator(device).manual_seed((config.seed or 0) * 10_000_019 + step)
         model.train()
         loss, numbers = stage.loss(step, Draws(generator, rank, count))
         loss.backward()
@@ -120,14 +134,17 @@ def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.devi
 
         for name, value in {"loss": loss.detach(), "gradient_norm": norm, **numbers}.items():
             sums[name] += value.detach()
+        summed += 1
         done = step + 1
         if writer is None:
             continue
-        if done % 50 == 0:
-            for name, total in sums.items():
-                writer.add_scalar(f"train/{name}", total.item() / 50, done)
-            bar.set_postfix({name: f"{total.item() / 50:.4f}" for name, total in sums.items()})
+        if done % 50 == 0 or done == config.steps:
+            means = {name: total.item() / summed for name, total in sums.items()}
+            for name, mean in means.items():
+                writer.add_scalar(f"train/{name}", mean, done)
+            bar.set_postfix({name: f"{mean:.4f}" for name, mean in means.items()})
             sums.clear()
+            summed = 0
         if done % config.validate_every == 0 or done == config.steps:
             current = average.swap(model)
             model.eval()

@@ -124,7 +124,7 @@ def make_optimizers(
 def learning_rate_factor(step: int, total: int, warmup: int, decay_share: float) -> float:
     """Linear warm-up, a plateau, and a linear decay to zero over the last ``decay_share`` of ``total`` steps."""
     decay_steps = max(1, int(decay_share * total))
-    return min(1.0, (step + 1) / warmup, (total - step) / decay_steps)
+    return min(1.0, (step + 1) / max(1, warmup), (total - step) / decay_steps)
 
 
 class MovingAverage:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from astra_gym.evaluation.metrics import gradient_magnitude, psnr, squared_error
 from astra_gym.memory import HistoryMemory
 from astra_gym.models.action_experts import RoutedActions
 from astra_gym.models.autoencoder import BlockAutoencoder, to_pixels
@@ -132,20 +134,14 @@ def clip_fidelity(
     if compare and roll_out.coupled:
         made["told"] = roll_out(latents, rows, names, context, horizon, draws, informed=True)
 
-    def decode(latents: Tensor) -> Tensor:
-        return to_pixels(autoencoder.decode(latents.to(autoencoder.dtype))).float()
+    def decode(latents: Tensor) -> np.ndarray:
+        return to_pixels(autoencoder.decode(latents.to(autoencoder.dtype))).cpu().numpy()
 
     results = {}
     for after in [n for n in (1, 4, 8) if n <= horizon]:
         truth = decode(latents[:, context + after - 1])
         for name, frames in made.items():
-            error = (decode(frames[:, after - 1]) - truth).square().flatten(1).mean(1)
-            results[f"{name}_{after}"] = float((10 * torch.log10(255.0**2 / error.clamp(min=1e-3))).mean())
-    results["sharpness"] = _sharpness(decode(made["world"][:, -1])) / _sharpness(
-        decode(latents[:, context + horizon - 1])
-    )
+            results[f"{name}_{after}"] = float(psnr(squared_error(decode(frames[:, after - 1]), truth)).mean())
+    last, true = (decode(each) for each in (made["world"][:, -1], latents[:, context + horizon - 1]))
+    results["sharpness"] = float(gradient_magnitude(last).mean() / gradient_magnitude(true).mean())
     return results
-
-
-def _sharpness(frames: Tensor) -> float:
-    return float(frames.diff(dim=-2).abs().mean() + frames.diff(dim=-3).abs().mean())

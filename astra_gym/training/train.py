@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass, field
+import shutil
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,20 @@ from safetensors.torch import load_file
 
 from astra_gym.actions import MODALITIES, Modality
 from astra_gym.bundles import Bundle, Start, StartBank, WorldConfig
-from astra_gym.data.episodes import LatentEpisodes, latent_episodes, load_blocks, longest_episode, read_scenario
+from astra_gym.data.episodes import (
+    LatentEpisodes,
+    latent_episodes,
+    load_blocks,
+    longest_episode,
+    open_storage,
+    read_scenario,
+)
+from astra_gym.files import write_json
 from astra_gym.models.autoencoder import BlockAutoencoder
 from astra_gym.models.heads import RewardHeads
 from astra_gym.models.noise_prior import NoisePrior
 from astra_gym.models.transformer import AstraTransformer
-from astra_gym.precision import computes_in_bf16
+from astra_gym.precision import computes_in_bf16, usable_device
 from astra_gym.sampler import FlowConfig
 from astra_gym.scenarios import check_name, in_order
 from astra_gym.training.autoencoder import AutoencoderStage
@@ -28,6 +38,9 @@ from astra_gym.training.loop import LoopConfig, run_stage
 from astra_gym.training.world import WorldLossConfig, WorldModel, WorldStage
 
 STAGES = ("autoencoder", "decoder", "world", "bundle")
+FRAMES_PER_BLOCK = 4
+SAMPLING = "sampling.json"
+"""File of a run: how the transformer that it trained makes a block."""
 BEFORE_END = 8
 """Blocks that an episode must still go on after a start of the bank."""
 
@@ -46,6 +59,14 @@ class TransformerSize:
     """Latent frames before those, remembered by one token each."""
     experts: int = 4
     top_k: int = 2
+    """Experts that an action is sent to."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"{name}: got {value}, allowed are whole numbers from 1")
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k: got {self.top_k}, allowed are 1 to {self.experts}, the number of experts")
 
 
 @dataclass
@@ -63,8 +84,8 @@ class TrainArgs:
     the four can be of any environment; what its actions mean is read from its data."""
     run: Path = Path("runs/train")
     """Folder for checkpoints and TensorBoard logs."""
-    output: Path = Path("runs/train/bundle")
-    """Folder for the finished bundle."""
+    output: Path | None = None
+    """Folder for the finished bundle; None is the folder bundle of ``run``."""
     stages: tuple[str, ...] = STAGES
     """What to do: autoencoder; decoder (goes on with the decoder alone, for clean edges); world; bundle."""
     init_from: Path | None = None
@@ -80,6 +101,7 @@ class TrainArgs:
     bf16: bool | None = None
     """Compute in bfloat16 (autocast), None where the device has instructions for it; weights stay float32."""
     seed: int = 0
+    """Of fresh weights, batches and noise."""
     latent_channels: int = 16
     autoencoder: LoopConfig = field(
         default_factory=lambda: LoopConfig(
@@ -112,34 +134,36 @@ def train(args: TrainArgs) -> Path:
     """Run the stages that ``args`` names and return the bundle's folder.
 
     Raises:
-        ValueError: on an unknown stage or scenario, or a part to train that is in no tensor's name.
+        ValueError: on an unknown stage or scenario, a device that is not there, a number out of its range, frames that
+            no world can learn, or a part to train that is in no tensor's name.
         FileNotFoundError: if data, or the result of an earlier stage, is missing.
     """
     if unknown := [stage for stage in args.stages if stage not in STAGES]:
         raise ValueError(f"stages: got {unknown}, allowed are {STAGES}")
+    usable_device(args.device)
+    if args.starts < 1:
+        raise ValueError(f"starts: got {args.starts}, allowed are whole numbers from 1")
     scenarios = chosen_scenarios(args.scenarios, args.data)
-    for name, share in vars(args.world_loss).items():
-        if name.endswith("_share") and not 0 <= share <= 1:
-            raise ValueError(f"world_loss.{name}: got {share}, must be from 0 to 1")
     _check_each_scenario("world_loss.scenario_weights", args.world_loss.scenario_weights, scenarios)
     _check_each_scenario("world_loss.nat_prices", args.world_loss.nat_prices, scenarios)
     _check_each_scenario("temperatures", args.temperatures, scenarios)
-    if args.world_loss.nat_prices and not args.world_loss.nat_price:
-        raise ValueError("world_loss.nat_prices: got some with a nat_price of 0, which is for independent noise")
     _check_lengths(args, scenarios)
+    _check_frames(args, scenarios)
     torch.manual_seed(args.seed)
     PartialState(cpu=args.device == "cpu")
     _train_autoencoder(args, scenarios)
     if "world" in args.stages or "bundle" in args.stages:
         autoencoder = _finished(args, BlockAutoencoder, "autoencoder").to(args.device)
         with PartialState().main_process_first():  # which leaves the others the cache
-            training = {name: latent_episodes(args.data / name / "train", autoencoder) for name in scenarios}
-            validation = {name: latent_episodes(args.data / name / "val", autoencoder) for name in scenarios}
+            training, validation = (
+                {name: latent_episodes(args.data / name / split, autoencoder, args.bf16) for name in scenarios}
+                for split in ("train", "val")
+            )
         if "world" in args.stages:
             _train_world(args, autoencoder, training, validation)
         if "bundle" in args.stages and PartialState().is_main_process:
             _write_bundle(args, autoencoder, training, validation)
-    return args.output
+    return args.output or args.run / "bundle"
 
 
 def chosen_scenarios(names: tuple[str, ...], data: Path) -> list[str]:
@@ -176,11 +200,29 @@ def _check_lengths(args: TrainArgs, scenarios: list[str]) -> None:
     """Raise a ValueError now if episodes are too short for a later stage."""
     size = args.transformer
     start = size.window + size.summary_window + BEFORE_END
-    for split, stage, needed in (("train", "world", args.world_loss.clip_frames), ("val", "bundle", start)):
+    clip = args.world_loss.clip_frames - 1  # an episode has a block more than steps
+    for split, stage, needed in (("train", "world", clip), ("val", "world", clip), ("val", "bundle", start)):
         for name in scenarios if stage in args.stages else ():
             folder = args.data / name / split
             if (folder / "metadata.json").exists() and (longest := longest_episode(folder)) < needed:
                 raise ValueError(f"data: the longest episode in {folder} has {longest} blocks, needed are {needed}")
+
+
+def _check_frames(args: TrainArgs, scenarios: list[str]) -> None:
+    """Raise a ValueError now if a dataset's blocks are none that a world can learn, or not of the first one's size."""
+    shapes = {}
+    for folder in (args.data / name / split for name in scenarios for split in ("train", "val")):
+        if not (folder / "metadata.json").exists():
+            continue
+        shapes[folder] = shape = open_storage(folder).observation_space.shape
+        frames, height, width, colours = shape
+        if (frames, height, colours) != (FRAMES_PER_BLOCK, width, 3) or height % 16:
+            raise ValueError(
+                f"data: {folder} has blocks of shape {shape}, allowed is ({FRAMES_PER_BLOCK}, S, S, 3) with an S that "
+                "16 divides"
+            )
+        if shape != (first := next(iter(shapes.values()))):
+            raise ValueError(f"data: {folder} has blocks of shape {shape}, those of {next(iter(shapes))} are {first}")
 
 
 def modality_of(args: TrainArgs, scenario: str) -> Modality:
@@ -193,13 +235,34 @@ def _load(cls, folder: Path):
     return module.eval().requires_grad_(False)
 
 
+def _sources(args: TrainArgs, part: str) -> list[Path]:
+    """The folders that have a part, that of the run first, then the bundle to go on from."""
+    return [folder for folder in (args.run, args.init_from) if folder is not None and (folder / part).is_dir()]
+
+
 def _finished(args: TrainArgs, cls, part: str):
     """A part that an earlier stage has trained, else that of the bundle to go on from."""
-    for folder in (args.run, args.init_from):
-        if folder is not None and (folder / part).is_dir():
-            return _load(cls, folder / part)
+    for folder in _sources(args, part):
+        return _load(cls, folder / part)
     stage = "autoencoder" if part == "autoencoder" else "world"
     raise FileNotFoundError(f"run: {args.run / part} is missing; run the stage {stage!r} first")
+
+
+def _sampling(args: TrainArgs) -> tuple[int, FlowConfig]:
+    """Denoising steps and schedule that the finished transformer was trained for."""
+    source = _sources(args, "transformer")[0]
+    if source == args.run and (source / SAMPLING).exists():
+        trained = json.loads((source / SAMPLING).read_text())
+        return trained["steps"], FlowConfig(**trained["flow"])
+    if source != args.run:
+        config = WorldConfig.load(source)
+        return config.num_inference_steps, config.flow
+    return args.world_loss.denoising_steps, args.flow
+
+
+def _seeded(args: TrainArgs, config: LoopConfig) -> LoopConfig:
+    """A stage's settings, with the training's seed where it has none of its own."""
+    return config if config.seed is not None else replace(config, seed=args.seed)
 
 
 def _save(module: Any, folder: Path) -> None:
@@ -234,14 +297,15 @@ def _train_autoencoder(args: TrainArgs, scenarios: list[str]) -> None:
     if "autoencoder" in args.stages:
         model = BlockAutoencoder(latent_channels=args.latent_channels)
         _go_on_from(args, model, "autoencoder")
-        run_stage(AutoencoderStage(model.to(device), train, validation, **common), args.autoencoder, args.run, device)
+        stage = AutoencoderStage(model.to(device), train, validation, **common)
+        run_stage(stage, _seeded(args, args.autoencoder), args.run, device)
         _save(model, folder)
     if "decoder" in args.stages:
         model = _finished(args, BlockAutoencoder, "autoencoder").requires_grad_(True).to(device)
         stage = AutoencoderStage(
             model, train, validation, **common, edge_weight=args.decoder_edge_weight, decoder_only=True
         )
-        run_stage(stage, args.decoder, args.run, device)
+        run_stage(stage, _seeded(args, args.decoder), args.run, device)
         _save(model, folder)
 
 
@@ -272,11 +336,15 @@ def _train_world(
         args.flow,
         bf16=computes_in_bf16(args.device, args.bf16),
     )
-    run_stage(stage, args.world, args.run, torch.device(args.device))
+    run_stage(stage, _seeded(args, args.world), args.run, torch.device(args.device))
     _save(transformer, args.run / "transformer")
     _save(heads, args.run / "heads")
     if args.world_loss.nat_price:
         _save(prior, args.run / "prior")
+    elif PartialState().is_main_process:
+        shutil.rmtree(args.run / "prior", ignore_errors=True)
+    if PartialState().is_main_process:
+        write_json(args.run / SAMPLING, {"steps": args.world_loss.denoising_steps, "flow": vars(args.flow)})
 
 
 def _freeze_all_but(model: torch.nn.Module, parts: tuple[str, ...]) -> None:
@@ -339,11 +407,15 @@ def _write_bundle(
     validation: dict[str, LatentEpisodes],
 ) -> None:
     transformer = _finished(args, AstraTransformer, "transformer")
+    steps, flow = _sampling(args)
+    has_prior = (_sources(args, "transformer")[0] / "prior").is_dir()
     endings = {name: data.rewards[data.terminations] for name, data in training.items()}
     config = WorldConfig(
-        num_inference_steps=args.world_loss.denoising_steps,
+        frames_per_block=FRAMES_PER_BLOCK,
+        frame_size=8 * transformer.config.latent_size[0],
+        num_inference_steps=steps,
         temperatures=args.temperatures,
-        flow=args.flow,
+        flow=flow,
         termination_rewards={name: float(e.mean()) for name, e in endings.items() if len(e)},
         own_scenarios={name: read_scenario(args.data / name / "train") for name in training if name not in MODALITIES},
     )
@@ -353,13 +425,13 @@ def _write_bundle(
         transformer=transformer,
         autoencoder=autoencoder.cpu(),
         heads=_finished(args, RewardHeads, "heads"),
-        prior=_finished(args, NoisePrior, "prior") if args.world_loss.nat_price else None,
+        prior=_finished(args, NoisePrior, "prior") if has_prior else None,
         starts={
             name: make_start_bank(data, modality_of(args, name), args.starts, length)
             for name, data in validation.items()
         },
     )
-    bundle.save(args.output)
+    bundle.save(args.output or args.run / "bundle")
 
 
 def make_start_bank(data: LatentEpisodes, modality: Modality, count: int, length: int) -> StartBank:

@@ -1,4 +1,4 @@
-"""Second stage: the transformer with its action experts, and the heads, on cached latents.
+"""Third stage: the transformer with its action experts, and the heads, on cached latents.
 
 A clip is trained in one pass as two streams (:func:`astra_gym.memory.training_mask`): its frames as history, each
 corrupted by its own noise level, and the same frames as targets of flow matching. Later in training part of the history
@@ -7,6 +7,7 @@ is what the model itself generated from the clip's beginning, so that it learns 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -111,7 +112,8 @@ class WorldLossConfig:
     own_history_share: float = 0.5
     """Share of the steps that use own history from then on."""
     own_history_frames: int = 24
-    """Longest run of own frames before a target, or as long as the episodes allow; it may be longer than a clip."""
+    """Longest run of own frames before a target, or as long as half of the episodes allow; it may be longer than a
+    clip."""
     own_history_trust: float = 8.0
     """After so many own frames the error against the true next one counts half, after three times as many a quarter:
     the truth is then no longer what would have come, and its mean is blurred. The critic's pull stays."""
@@ -120,6 +122,16 @@ class WorldLossConfig:
     specialisation_weight: float = 0.02
     prompt_dropout: float = 0.2
     """Share of the clips whose scenario prompt is hidden, so that a world also goes on without one."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name.endswith("_share") and not 0 <= value <= 1:
+                raise ValueError(f"{name}: got {value}, must be from 0 to 1")
+        for name, least in (("clip_frames", 2), ("batch_size", 1), ("denoising_steps", 1), ("own_history_frames", 1)):
+            if (number := getattr(self, name)) < least:
+                raise ValueError(f"{name}: got {number}, allowed are whole numbers from {least}")
+        if self.nat_prices and not self.nat_price:
+            raise ValueError("nat_prices: got some with a nat_price of 0, which is for independent noise")
 
 
 class _Made(NamedTuple):
@@ -141,7 +153,7 @@ class WorldStage:
     Args:
         model: what to train.
         train, validation: for each scenario, clips of training and of held-out episodes.
-        autoencoder: to validate in pixels.
+        autoencoder: for the loss on pixels, and to validate in them.
         total_steps: of the whole training, for the schedule of own history.
         config, flow: settings.
         bf16: run the network in bfloat16 (autocast).
@@ -167,7 +179,7 @@ class WorldStage:
         self.total_steps, self.config, self.flow, self.bf16 = total_steps, config, flow, bf16
         # A clip with own history keeps a true frame before it and one after it.
         frames = max(config.clip_frames, config.own_history_frames + 2)
-        frames = min(frames, *(sampler.longest for sampler in train.values()))
+        frames = min(frames, *(sampler.usual_length for sampler in train.values()))
         self.train_long = {name: ClipSampler(each.data, each.modality, frames) for name, each in train.items()}
         device = model.transformer.device
         prices = [config.nat_prices.get(name, config.nat_price) for name in model.transformer.scenarios]
@@ -181,7 +193,8 @@ class WorldStage:
 
     def loss(self, step: int, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
-        own = step / self.total_steps >= config.own_history_from and step % 4 < 4 * config.own_history_share
+        own = step / self.total_steps >= config.own_history_from
+        own = own and math.floor((step + 1) * config.own_history_share) > math.floor(step * config.own_history_share)
         clip, history, age = self._draw_own_history(draws) if own else self._draw(self.train, draws)
         truth = clip["latents"]
         shape = truth.shape[:2]
