@@ -27,12 +27,14 @@ help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
 		printf '  make %-6s %s\n' "$$name" "$$text"; done
 
-# A torch that is already there stays; a machine without an NVIDIA GPU gets the pinned one before anything else asks for torch.
+# A torch that is already there stays; a machine without an NVIDIA GPU gets the pinned one, in its small build where that
+# can be reached, before anything else asks for torch.
 # MuJoCo draws with OpenGL, which a bare machine lacks; only the simulators of Manipulation, Drone and Camera need it.
 $(INSTALLED): setup.cfg pyproject.toml
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 		{ echo "make: $(PYTHON) cannot make a virtual environment (Debian: apt install python3-venv)" >&2; exit 1; }
 	@command -v nvidia-smi >/dev/null || $(BIN)/python -c "import torch" 2>/dev/null || \
+		$(BIN)/pip install --quiet --retries 0 --timeout 10 --index-url https://download.pytorch.org/whl/cpu torch==2.13.0 2>/dev/null || \
 		$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	@draws() { $(BIN)/python -c '$(DRAW)' 2>/dev/null; }; draws || \

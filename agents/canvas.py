@@ -83,9 +83,15 @@ def panel(
         left = i * (width + MARGIN)
         canvas.paste(picture, (left, head))
         draw.text((left + MARGIN, 4), captions[i], TEXT, font(14))
-        draw.text((left + MARGIN, head + height + 5), footers[i], TEXT, font(13))
+        draw.text((left + MARGIN, head + height + 5), footers[i], TEXT, _font_for(footers[i], width - MARGIN))
     draw_action(draw, modality, action, (MARGIN, head + height + 25, total[0], head + height + 49))
     return np.asarray(canvas)
+
+
+def _font_for(line: str, width: int):
+    """The largest font, from 13 down to 8 pixels, in which ``line`` is no wider than ``width`` pixels."""
+    fonts = [font(size) for size in range(13, 7, -1)]
+    return next((each for each in fonts if each.getlength(line) <= width), fonts[-1])
 
 
 def contact_sheet(

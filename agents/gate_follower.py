@@ -7,8 +7,8 @@ import numpy as np
 from astra_gym.agents.squares import Square, find_square
 
 FOCAL = 0.5 / np.tan(np.deg2rad(40.0))
-"""In sides of the picture. The drone's camera, whose field of view is 85 degrees, has 9 % less, so that gates seem farther
-than they are; the distances and gains here were tuned by flying with it."""
+"""In sides of the picture. The drone's camera, whose field of view is 85 degrees, has 9 % less, so that gates seem
+farther than they are; the distances and gains here were tuned by flying with it."""
 CAMERA_TILT = 0.12
 """How far the camera looks below the horizon, in rad."""
 GATE = 2.0
