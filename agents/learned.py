@@ -37,10 +37,13 @@ def export_agent(args: ExportAgentArgs) -> Path:
 
     Raises:
         ValueError: if the policy is not one of PPO on frames, or the file is not to end in .safetensors.
+        FileNotFoundError: if there is no policy.
     """
     output = args.policy.with_suffix(".safetensors") if args.output is None else args.output
     if output.suffix != ".safetensors":
         raise ValueError(f"output: got {str(output)!r}, allowed are names that end in .safetensors")
+    if not args.policy.is_file():
+        raise FileNotFoundError(f"policy: there is no file {str(args.policy)!r}")
     if (algorithm := algorithm_of(args.policy)) != "ppo":
         raise ValueError(f"policy: {str(args.policy)!r} is of {algorithm}, allowed is ppo")
     model = load_model(args.policy)

@@ -22,6 +22,8 @@ class PlayArgs:
     """Gymnasium id of an Astra environment or of one of its simulators (AstraSim/...)."""
     world: str = "small"
     """Name of a bundled world or path of a world's folder."""
+    scenario: str | None = None
+    """For AstraWorld-v0: which of the world's scenarios; None where it has only one."""
     device: str = "cpu"
     """Where the world runs, cpu or cuda."""
     num_inference_steps: int | None = None
@@ -35,7 +37,9 @@ class PlayArgs:
     video: Path | None = None
     """Begin with the end of this video."""
     agent: str = "scripted"
-    """Who drives when the autopilot is on: scripted, random, planner, or an SB3 .zip's or a planner's .json's path."""
+    """Who drives when the autopilot is on: scripted, scripted:0.5 (at random half of the time), random, learned (the
+    policy that comes with the package), planner, or the path of a policy (.zip, .safetensors) or of a planner's
+    settings (.json)."""
     autopilot: bool = False
     """Begin with the autopilot on."""
     scale: int | None = None
@@ -75,11 +79,16 @@ def play(args: PlayArgs) -> None:
         FileNotFoundError: if there is no such world.
     """
     from astra_gym.agents.player import Player
+    from astra_gym.agents.policies import AGENTS
+    from astra_gym.agents.settings import scenario_option
 
+    named = args.agent in ("random", "scripted", "learned", "planner") or args.agent.startswith("scripted:")
+    if not (named or Path(args.agent).is_file()):
+        raise ValueError(f"agent: got {args.agent!r}, allowed are {AGENTS}")
     spec = gym.spec(args.env)
     creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = scenario_option(args.env, args.scenario)
     if isinstance(creator, type) and issubclass(creator, AstraEnv):
-        options = {"world": args.world, "device": args.device, "info_routing": True}
+        options |= {"world": args.world, "device": args.device, "info_routing": True}
         options["num_inference_steps"] = args.num_inference_steps
     Player(gym.make(spec, disable_env_checker=True, **options), args).run()

@@ -254,7 +254,7 @@ class Player:
             from astra_gym.agents.policies import make_agent
 
             return make_agent(self.args.agent, self.twin.env, self.args.seed)
-        except (ImportError, ValueError) as error:
+        except (ImportError, OSError, ValueError, gym.error.Error) as error:
             raise PlayError(str(error)) from error
 
     def _engage(self, agent: Agent) -> None:

@@ -10,6 +10,12 @@ import numpy as np
 
 from astra_gym.actions import CAMERA, DRIVE, DRONE, MANIPULATION, MODALITIES, Modality
 
+AGENTS = (
+    "'random', 'scripted', 'scripted:0.5' or another skill from 0 to 1, 'learned', 'planner' and the path of an "
+    "existing .zip, .safetensors or .json"
+)
+"""The names that :func:`make_agent` knows, in words."""
+
 
 class Agent(Protocol):
     """Acts on what it sees, one action a block."""
@@ -98,9 +104,9 @@ def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
 
     Args:
         name: "random", "scripted", "scripted:0.5" (at random half of the time, see :class:`SkilledAgent`), "learned"
-            (PPO's policy that comes with the package), "planner", the path of a policy that
-            ``scripts/train_agent.py`` has learned (.zip) or ``export-agent`` has written (.safetensors), or the path of
-            a planner's settings (.json).
+            (the policy that comes with the package: by PPO for Drive, by imitation for Drone and Camera), "planner",
+            the path of a policy that ``train-agent`` has learned (.zip) or ``export-agent`` has written (.safetensors),
+            or the path of a planner's settings (.json).
         env: environment that observes blocks of frames.
         seed: of the agent's random choices.
 
@@ -110,13 +116,13 @@ def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
     shape = env.observation_space.shape or ()
     if len(shape) != 4:
         raise ValueError(f"env: got observations of shape {shape}, allowed are blocks of frames (K, H, W, 3)")
-    kind, colon, skill = name.partition(":")
+    kind, colon, _ = name.partition(":")
     if name == "random" or (kind == "scripted" and colon):
         assert isinstance(env.action_space, gym.spaces.Box)
         random = RandomAgent(env.action_space, seed)
         if name == "random":
             return random
-        return SkilledAgent(scripted_agent(env.get_wrapper_attr("modality")), random, _skill(skill), seed)
+        return SkilledAgent(scripted_agent(env.get_wrapper_attr("modality")), random, _skill(name), seed)
     if name == "scripted":
         return scripted_agent(env.get_wrapper_attr("modality"))
     if name == "planner" or (Path(name).suffix == ".json" and Path(name).is_file()):
@@ -131,17 +137,18 @@ def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
         from astra_gym.agents.sb3 import SB3Agent
 
         return SB3Agent(name, env)
-    raise ValueError(
-        f"agent: got {name!r}, allowed are 'random', 'scripted', 'scripted:0.5' or another skill, 'learned', 'planner' "
-        "and the path of an existing .zip, .safetensors or .json"
-    )
+    raise ValueError(f"agent: got {name!r}, allowed are {AGENTS}")
 
 
-def _skill(text: str) -> float:
+def _skill(name: str) -> float:
+    """That of "scripted:0.5"."""
     try:
-        return float(text)
+        skill = float(name.partition(":")[2])
     except ValueError:
-        raise ValueError(f"skill: got {text!r}, allowed are numbers from 0 to 1") from None
+        skill = -1.0
+    if not 0 <= skill <= 1:
+        raise ValueError(f"agent: got {name!r}, allowed are {AGENTS}")
+    return skill
 
 
 def scripted_agent(modality: Modality) -> Agent:

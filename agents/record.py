@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from astra_gym.agents.canvas import contact_sheet, panel
 from astra_gym.agents.policies import make_agent
 from astra_gym.agents.rollout import Step, is_simulator, make_block_env, run_episode
+from astra_gym.agents.settings import scenario_option
 from astra_gym.files import replacing
 
 
@@ -24,8 +26,9 @@ class RecordArgs:
     env: tyro.conf.Positional[str] = "AstraDrive-v0"
     """Gymnasium id of an Astra environment or of one of its simulators (AstraSim/...)."""
     agent: str = "scripted"
-    """Who acts: scripted, scripted:0.5 (at random half of the time), random, learned (PPO's policy that comes with the
-    package), planner, or the path of a policy (.zip, .safetensors) or of a planner's settings (.json)."""
+    """Who acts: scripted, scripted:0.5 (at random half of the time), random, learned (the policy that comes with the
+    package: by PPO for Drive, by imitation for Drone and Camera), planner, or the path of a policy (.zip, .safetensors)
+    or of a planner's settings (.json)."""
     episodes: int = 1
     """Number of episodes; each has its own seed."""
     blocks: int = 250
@@ -44,6 +47,8 @@ class RecordArgs:
     """Most frames on the contact sheet."""
     world: str = "small"
     """Name of a bundled world or path of a world's folder."""
+    scenario: str | None = None
+    """For AstraWorld-v0: which of the world's scenarios; None where it has only one."""
     device: str = "cpu"
     """Where the world runs, cpu or cuda."""
     num_inference_steps: int | None = None
@@ -80,7 +85,9 @@ def record(args: RecordArgs) -> list[Path]:
         ValueError: if the agent cannot act in the environment, or there is nothing to show side by side.
         ImportError: if the simulator is asked for and not installed.
     """
-    options = {} if args.num_inference_steps is None else {"num_inference_steps": args.num_inference_steps}
+    options: dict[str, Any] = scenario_option(args.env, args.scenario)
+    if args.num_inference_steps is not None:
+        options["num_inference_steps"] = args.num_inference_steps
     if is_simulator(args.env):
         if args.side_by_side:
             raise ValueError(f"side_by_side: {args.env} is a simulator itself; name the environment that imitates it")
@@ -88,6 +95,7 @@ def record(args: RecordArgs) -> list[Path]:
     env = make_block_env(args.env, args.blocks, args.world, args.device, **options)
     agent = make_agent(args.agent, env, args.seed)
     name = args.agent.replace(":", "-") if args.agent.startswith("scripted") else Path(args.agent).stem
+    world = "-".join(filter(None, [args.env.rpartition(":")[2].replace("/", "-"), args.scenario]))
     files: list[Path] = []
     for seed in range(args.seed, args.seed + args.episodes):
         films = [Film("dream" if args.side_by_side else "")]
@@ -97,7 +105,7 @@ def record(args: RecordArgs) -> list[Path]:
             films.append(replay_in_simulator(env, films[0].steps))
         returns = ", ".join(f"{film.caption} return {film.total:.1f}".lstrip() for film in films)
         tqdm.write(f"seed {seed}: {len(films[0].steps) - 1} blocks, {returns}")
-        stem = f"{args.env.replace('/', '-')}-{name}-{seed}"
+        stem = f"{world}-{name}-{seed}"
         files.append(write_video(args, env, films, args.output / f"{stem}.mp4"))
         if args.contact_sheet:
             files.append(write_contact_sheet(args, films, args.output / f"{stem}.png"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from gymnasium.envs.registration import load_env_creator
 
 from astra_gym.actions import MODALITIES
 from astra_gym.simulators.own import find_spec
@@ -31,6 +33,21 @@ def scenario_of(env_id: str) -> str:
         gymnasium.error.Error: if there is no environment of that name.
     """
     return find_spec(env_id).name.removeprefix("Astra").lower()
+
+
+def scenario_option(env_id: str, scenario: str | None) -> dict[str, str]:
+    """The argument of ``gym.make`` that names a scenario, which AstraWorld-v0 takes; empty where none is named.
+
+    Raises:
+        ValueError: if the environment takes none.
+    """
+    if scenario is None:
+        return {}
+    entry = find_spec(env_id).entry_point
+    creator = load_env_creator(entry) if isinstance(entry, str) else entry
+    if creator is None or "scenario" not in inspect.signature(creator).parameters:
+        raise ValueError(f"scenario: got {scenario!r}, but {env_id} has one scenario alone, allowed is None")
+    return {"scenario": scenario}
 
 
 def load_settings(
@@ -61,6 +78,8 @@ def load_settings(
 
 def _read(path: Path, scenario: str) -> dict[str, dict[str, Any]]:
     """The sections of a file; an empty one has no settings."""
+    if not path.is_file():
+        raise FileNotFoundError(f"config: there is no file {str(path)!r}")
     try:
         sections = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from astra_gym.agents.policies import make_agent
 from astra_gym.agents.replay import BlockReplayBuffer
 from astra_gym.agents.rollout import is_simulator, make_block_env, run_episode
 from astra_gym.agents.sb3 import algorithm_of, wrap_for_sb3
-from astra_gym.agents.settings import load_settings, scenario_of, setting_names
+from astra_gym.agents.settings import load_settings, scenario_of, scenario_option, setting_names
 from astra_gym.agents.vec_env import AstraVecEnv, VecScaledReward
 from astra_gym.envs.vector import AstraVectorEnv
 from astra_gym.files import replacing, write_json
@@ -72,6 +72,8 @@ class TrainAgentArgs:
     """Those draws, 2 to 4; each takes a part of a step's time."""
     world: str = "small"
     """Name of a bundled world or path of a world's folder."""
+    scenario: str | None = None
+    """For AstraWorld-v0: which of the world's scenarios; None where it has only one."""
     starts: Path | None = None
     """In a dream, folder of collected episodes of its simulator: any of their moments may be an episode's beginning,
     instead of the few of the world's own bank."""
@@ -134,6 +136,11 @@ class TrainAgentArgs:
             raise ValueError(f"disagreement_penalty: got {self.disagreement_penalty}, allowed are numbers from 0")
 
     @property
+    def options(self) -> dict[str, Any]:
+        """Further arguments for the environment; a ValueError if it takes no scenario and one is named."""
+        return scenario_option(self.env, self.scenario)
+
+    @property
     def policy(self) -> Path:
         """The file of the policy."""
         return self.output / "policy.zip"
@@ -149,10 +156,16 @@ class TrainAgentArgs:
         Raises:
             ValueError: naming the setting that is wrong or not one of the algorithm's.
         """
+        scenario = self.options.get("scenario") or scenario_of(self.env)
         given = {name: getattr(self, name) for name in setting_names() if getattr(self, name) is not None}
-        settings = load_settings(self.algorithm, scenario_of(self.env), given, self.config)
-        if self.algorithm == "ppo" and settings["num_envs"] * settings["n_steps"] % settings["batch_size"]:
-            raise ValueError(f"batch_size: got {settings['batch_size']}, allowed are divisors of num_envs * n_steps")
+        settings = load_settings(self.algorithm, scenario, given, self.config)
+        for name in ("timesteps", "num_envs", "blocks", "batch_size", "n_steps"):
+            if name in settings and settings[name] < 1:
+                raise ValueError(f"{name}: got {settings[name]}, allowed are whole numbers from 1")
+        if self.algorithm == "ppo" and (blocks := settings["num_envs"] * settings["n_steps"]) % settings["batch_size"]:
+            raise ValueError(
+                f"batch_size: got {settings['batch_size']}, allowed are divisors of {blocks}, num_envs * n_steps"
+            )
         return settings
 
 
@@ -227,6 +240,7 @@ def make_vec_env(args: TrainAgentArgs, settings: dict[str, Any]) -> VecEnv:
             info_spread=args.disagreement_draws if args.disagreement_penalty else 0,
             starts=args.starts,
             temperature=settings["temperature"],
+            **args.options,
         )
         assert isinstance(worlds, AstraVectorEnv)
         venv: VecEnv = VecMonitor(AstraVecEnv(worlds))
@@ -299,9 +313,11 @@ def train_agent(args: TrainAgentArgs) -> Path:
         FileExistsError: if the folder holds a policy and ``resume`` is off.
         FileNotFoundError: if it holds none, or not SAC's memory, and ``resume`` is on.
         ValueError: if a setting is wrong, or the environment cannot be learned from.
+        ImportError: if the policy shall be judged in the simulator and that is not installed.
     """
     check_folder(args)
     settings = args.settings()
+    judges = judges_of(args, settings["blocks"]) if args.evaluation_episodes else []
     envs = make_vec_env(args, settings)
     model = make_model(args, settings, envs)
     if args.imitate is not None and model.num_timesteps == 0:
@@ -311,8 +327,7 @@ def train_agent(args: TrainAgentArgs) -> Path:
         progress = SaveAndShow(args, settings["timesteps"])
         model.learn(todo, progress, tb_log_name=args.algorithm, reset_num_timesteps=model.num_timesteps == 0)
     envs.close()
-    if args.evaluation_episodes:
-        evaluate_policy(args, settings["blocks"])
+    evaluate_policy(args, settings["blocks"], judges)
     return args.policy
 
 
@@ -321,8 +336,11 @@ def have_a_head_start(args: TrainAgentArgs, blocks: int, model: BaseAlgorithm, e
     from astra_gym.agents.imitation import imitate
 
     assert args.imitate is not None and isinstance(model, PPO)
-    with make_block_env(args.env, blocks, args.world, args.device) as env:
-        teachers = [make_agent(args.imitate, env) for _ in range(envs.num_envs)]
+    with make_block_env(args.env, blocks, args.world, args.device, **args.options) as env:
+        try:
+            teachers = [make_agent(args.imitate, env) for _ in range(envs.num_envs)]
+        except ValueError as error:
+            raise ValueError(f"imitate: {str(error).removeprefix('agent: ')}") from error
         if args.keep_checkpoints:
             save_model(model, args)
         assert isinstance(env.action_space, gym.spaces.Box)
@@ -330,16 +348,22 @@ def have_a_head_start(args: TrainAgentArgs, blocks: int, model: BaseAlgorithm, e
     save_model(model, args)
 
 
-def evaluate_policy(args: TrainAgentArgs, blocks: int) -> dict[str, dict[str, list[float]]]:
-    """Returns of the policy and of random actions, by environment; also in evaluation.json beside it."""
+def judges_of(args: TrainAgentArgs, blocks: int) -> list[str]:
+    """Ids of the environments in which the policy is judged, the simulator made once to see that it can be."""
     ids = [args.env]
     if args.evaluate_in_simulator and not is_simulator(args.env):
-        env = make_block_env(args.env, blocks, args.world, args.device)
-        ids.append(env.unwrapped.simulator_id)  # type: ignore[attr-defined]
-        env.close()
+        with make_block_env(args.env, blocks, args.world, args.device, **args.options) as env:
+            ids.append(env.get_wrapper_attr("simulator_id"))
+        make_block_env(ids[-1], blocks).close()
+    return ids
+
+
+def evaluate_policy(args: TrainAgentArgs, blocks: int, ids: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """Returns of the policy and of random actions, by environment; also in evaluation.json beside it."""
     results: dict[str, dict[str, list[float]]] = {}
     for env_id in ids:
-        env = make_block_env(env_id, blocks, args.world, args.device)
+        options = args.options if env_id == args.env else {}
+        env = make_block_env(env_id, blocks, args.world, args.device, **options)
         results[env_id] = {}
         for name in (str(args.policy), "random"):
             agent = make_agent(name, env)
@@ -348,5 +372,5 @@ def evaluate_policy(args: TrainAgentArgs, blocks: int) -> dict[str, dict[str, li
             results[env_id][Path(name).stem] = returns
             tqdm.write(f"{env_id}, {Path(name).stem}: return {np.mean(returns):.1f} ± {np.std(returns):.1f}")
         env.close()
-    write_json(args.output / "evaluation.json", results)
+        write_json(args.output / "evaluation.json", results)
     return results

@@ -223,7 +223,7 @@ class TestMakeAgent:
 
     @pytest.mark.parametrize("skill", ["1.5", "-0.1", "nan", "good", ""])
     def test_bad_skill(self, sim, skill):
-        with pytest.raises(ValueError, match="^skill: got .*, allowed are numbers from 0 to 1"):
+        with pytest.raises(ValueError, match=f"^agent: got 'scripted:{skill}', allowed are .* from 0 to 1"):
             make_agent(f"scripted:{skill}", sim)
 
     def test_names(self, sim):

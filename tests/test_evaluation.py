@@ -21,7 +21,7 @@ pytest.importorskip("skimage")
 from astra_gym.bundles import Start, load_bundle  # noqa: E402
 from astra_gym.data.collect import CollectArgs, collect  # noqa: E402
 from astra_gym.data.episodes import read_episodes  # noqa: E402
-from astra_gym.evaluation import heads, heldout, metrics, report  # noqa: E402
+from astra_gym.evaluation import drift_drive, heads, heldout, metrics, report  # noqa: E402
 from astra_gym.evaluation.bars import bars  # noqa: E402
 from astra_gym.evaluation.control import driving_clips  # noqa: E402
 from astra_gym.evaluation.drift import actions_from  # noqa: E402
@@ -279,6 +279,14 @@ def test_evaluate_measures_writes_and_repeats(data, tmp_path):
     for name in ("figures.json", "report.md", *pictures):
         assert (tmp_path / "a" / name).stat().st_size > 0
     assert "| blocks ahead | 1 | 2 |" in str(figures)
+    kept = evaluate(dataclasses.replace(args, output=tmp_path / "a", drift_blocks=(1, 2, 3), parts=(), resume=True))
+    assert set(kept["scenarios"]["drive"]) == {"fidelity", "reward", "control"}  # drift was of other blocks
+    more = evaluate(dataclasses.replace(args, output=tmp_path / "a", clips=2, parts=("fidelity",), resume=True))
+    assert set(more["scenarios"]["drive"]) == {"fidelity", "reward", "control"}
+    assert more["scenarios"]["drive"]["fidelity"]["clips"] == 2
+    assert more["scenarios"]["drive"]["control"] == json.loads(json.dumps(figures["scenarios"]["drive"]["control"]))
+    settings = more["settings"]["scenarios"]["drive"]
+    assert settings["fidelity"]["clips"] == 2 and settings["control"]["control_starts"] == 1
 
 
 def test_evaluate_judges_every_scenario_of_a_joint_world_and_its_routing(joint, data, tmp_path):
@@ -297,10 +305,15 @@ def test_evaluate_judges_every_scenario_of_a_joint_world_and_its_routing(joint, 
         assert sum(routing["use"][name]) == pytest.approx(1)
         assert list(routing["swap"][name]) == [other] and any(routing["swap"][name][other])
     assert {bar.name.split(":")[0] for bar in bars(figures)} == {"drive", "camera"}
+    figures = json.loads(json.dumps(figures))
+    again = evaluate(dataclasses.replace(args, scenarios=("camera",), parts=("drift",)))
+    assert again == figures
     again = evaluate(dataclasses.replace(args, scenarios=("camera",), parts=("drift",), drift_blocks=(2,)))
     assert again["scenarios"]["camera"]["drift"]["blocks"] == [2]
-    assert again["scenarios"]["drive"] == json.loads(json.dumps(figures["scenarios"]["drive"]))
+    del figures["scenarios"]["drive"]["drift"]  # it was of other blocks
+    assert again["scenarios"]["drive"] == figures["scenarios"]["drive"]
     assert again["scenarios"]["camera"]["fidelity"] == figures["scenarios"]["camera"]["fidelity"]
+    assert again["routing"] == figures["routing"]
     with pytest.raises(ValueError, match=r"scenarios: got \['boat'\], this world has \['drive', 'camera'\]"):
         evaluate(dataclasses.replace(args, scenarios=("boat",)))
 
@@ -326,11 +339,35 @@ def test_the_same_weights_have_one_fingerprint_whatever_they_compute_in():
     assert fingerprint(load_bundle(dtype="float32")) == fingerprint(load_bundle(dtype="bfloat16"))
 
 
-def test_figures_of_another_temperature_are_not_kept():
-    bundle = load_bundle()
-    config = dataclasses.replace(bundle.config, temperatures={"drive": 0.25})
-    cooler = dataclasses.replace(bundle, config=config)
-    assert fingerprint(cooler) != fingerprint(bundle)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperatures": {"drive": 0.25}},
+        {"num_inference_steps": 3},
+        {"scenario_inference_steps": {"drive": 3}},
+        {"guidance_scale": 1.5},
+        {"termination_rewards": {"drive": -7.0}},
+    ],
+)
+def test_a_world_that_dreams_otherwise_has_another_fingerprint(bundle, change):
+    other = dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, **change))
+    assert fingerprint(other) != fingerprint(bundle)
+
+
+def test_dream_and_simulator_are_compared_from_the_same_starts(recorded, tmp_path, monkeypatch):
+    seen = np.stack([episode.blocks[1:9, -1] for episode in recorded[:1]])  # one world, 8 blocks
+    grass = np.broadcast_to(np.array([100, 202, 100], np.uint8), seen.shape)
+    driven = drift_drive.Driven(seen.repeat(drift_drive.SIMULATORS, 0), [5.0])
+    dreamt = drift_drive.Driven(np.concatenate([driven.frames, grass.repeat(6, 0)]), [5.0])
+    monkeypatch.setattr(drift_drive, "dream", lambda *_: (dreamt, np.zeros((10, 8), bool)))
+    monkeypatch.setattr(drift_drive, "drive_simulator", lambda *_: driven)
+    starts = [Start(torch.zeros(1), torch.zeros(1))] * 10
+    world = World(load_bundle("small"))
+    figures = drift_drive.judge_drive_drift(world, starts, recorded, (8,), "scripted", 0, tmp_path)
+    assert figures["ratio_to_simulator"] == [1.0] and figures["paired_worlds"] == drift_drive.SIMULATORS
+    assert figures["dream_on_road"] == figures["simulator_on_road"] == 1.0
+    assert figures["worlds"] == 10 and figures["dream"]["on_road"] == [pytest.approx(0.4)]
+    assert "same agent from 4 of the starts" in markdown({"scenarios": {"drive": {"drift": figures}}})
 
 
 def test_speed_is_measured_in_a_process_of_its_own():
@@ -341,7 +378,15 @@ def test_speed_is_measured_in_a_process_of_its_own():
 
 
 @pytest.mark.parametrize(
-    "change", [{"scenarios": ("boat",)}, {"horizons": (4, 2)}, {"clips": 0}, {"steps": ()}, {"drift_blocks": (0, 1)}]
+    "change",
+    [
+        {"scenarios": ("boat",)},
+        {"horizons": (4, 2)},
+        {"clips": 0},
+        {"steps": ()},
+        {"drift_blocks": (0, 1)},
+        {"write_docs": True, "quick": True},
+    ],
 )
 def test_wrong_arguments_are_named(change, tmp_path):
     with pytest.raises(ValueError, match=f"^{next(iter(change))}: got"):

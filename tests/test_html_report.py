@@ -33,13 +33,14 @@ def test_a_quick_evaluation_measures_all_of_drive_and_reports_it(episodes, tmp_p
     judged = figures["scenarios"]["drive"]
     assert {"fidelity", "drift", "control", "actions"} <= set(judged)
     assert judged["actions"]["reader_steps"] == 60
-    page = (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "quick" / "report.html").read_text()
     assert page.count("<svg") >= 1 and page.count("data:image/png;base64,") >= 3 and "<table>" in page
     assert "<script" not in page and "<link" not in page and 'src="http' not in page
-    file = tmp_path / "out" / "figures.json"
+    file = tmp_path / "out" / "quick" / "figures.json"
     before = json.loads(file.read_text())
     args.resume = True
     assert evaluate(args) == before
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["quick"]
 
 
 def test_figures_of_other_commands_join_the_report(tmp_path):
@@ -51,7 +52,7 @@ def test_figures_of_other_commands_join_the_report(tmp_path):
         }
         for i, name in enumerate(("random", "scripted", "best & last"))
     }
-    figures = {"scenario": "drive", "blocks": 30, "starts": 4, "policies": policies}
+    figures = {"scenario": "drive", "blocks": 30, "starts": 4, "policies": policies, "weights": "0123"}
     figures["ranking"] = {"all": ranking(dream, truth, 50)}
     (tmp_path / "rank").mkdir()
     (tmp_path / "rank" / "rank_drive.json").write_text(json.dumps(figures))
@@ -60,3 +61,4 @@ def test_figures_of_other_commands_join_the_report(tmp_path):
     assert "a &lt;b&gt; world" in page and "<b> world" not in page
     assert page == render(FIGURES, Path("nowhere"), tmp_path)
     assert "Policies ranked" not in render(FIGURES, Path("nowhere"), tmp_path / "none")
+    assert "Policies ranked" not in render(FIGURES | {"weights": "4567"}, Path("nowhere"), tmp_path)

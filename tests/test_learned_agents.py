@@ -48,6 +48,8 @@ def test_only_ppo_with_small_eyes_is_written(sim, tmp_path):
             export_agent(ExportAgentArgs(path, target))
     with pytest.raises(ValueError, match="output: .* end in .safetensors"):
         export_agent(ExportAgentArgs(big, tmp_path / "policy.bin"))
+    with pytest.raises(FileNotFoundError, match="^policy: there is no file '.*none.zip'"):
+        export_agent(ExportAgentArgs(tmp_path / "none.zip"))
     assert not target.exists()
 
 

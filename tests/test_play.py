@@ -318,6 +318,13 @@ class TestPlaying:
         until(player, lambda: player.blocks == 3)
         assert not player.autopilot
 
+    def test_planner_in_a_world_that_is_missing(self, make_player, tmp_path):
+        (tmp_path / "planner.json").write_text('{"world": "nowhere"}')
+        player = make_player(agent=str(tmp_path / "planner.json"))
+        key(pygame.K_t)
+        until(player, lambda: player.message.startswith("Not possible: world: 'nowhere'"))
+        until(player, lambda: player.blocks == 3)
+
     @pytest.mark.parametrize("event", [(pygame.KEYDOWN, {"key": pygame.K_ESCAPE}), (pygame.QUIT, {})])
     def test_quitting_ends_the_threads(self, make_player, event):
         player = make_player()
@@ -349,6 +356,14 @@ class TestPlaying:
     def test_command_line_tells_what_is_wrong(self, capsys):
         assert main(["play", "--start", "123456", "--blocks", "1"]) == 2
         assert "start: got 123456" in capsys.readouterr().err
+        assert main(["play", "--agent", "scriptd"]) == 2
+        assert "agent: got 'scriptd', allowed are 'random'" in capsys.readouterr().err
+
+    def test_scenario_of_a_world_of_several(self, joint_world, capsys):
+        args = {"world": str(joint_world), "agent": "random", "autopilot": True, "blocks": 2, **FAST}
+        play(PlayArgs(env="AstraWorld-v0", scenario="camera", **args))
+        with pytest.raises(ValueError, match="^scenario: got None, the world .* name one of them"):
+            play(PlayArgs(env="AstraWorld-v0", **args))
 
     @pytest.mark.parametrize("wrong", [{"scale": 0}, {"fps": -1.0}, {"clip_seconds": 0.0}, {"blocks": 0}])
     def test_wrong_numbers(self, wrong):

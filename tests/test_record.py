@@ -61,6 +61,14 @@ def test_contact_sheet_can_be_left_out(tmp_path):
     assert [path.suffix for path in record(args)] == [".mp4"]
 
 
+def test_scenario_of_a_world_of_several(joint_world, tmp_path):
+    args = {"agent": "random", "blocks": 1, "output": tmp_path, "scale": 1, "contact_sheet": False}
+    [video] = record(RecordArgs("astra_gym:AstraWorld-v0", world=str(joint_world), scenario="camera", **args))
+    assert video.name == "AstraWorld-v0-camera-random-0.mp4"
+    with pytest.raises(ValueError, match="^scenario: got 'camera', but AstraDrive-v0 has one"):
+        record(RecordArgs(WORLD, scenario="camera", **args))
+
+
 def test_a_film_that_is_over_stands_still():
     block = np.zeros((4, 8, 8, 3), np.uint8)
     film = Film("", [Step(block, None), Step(block, np.zeros(3), 1.0), Step(block, np.zeros(3), 2.0, terminated=True)])

@@ -24,7 +24,7 @@ def test_every_learner_has_settings_in_every_scenario():
 
 def test_every_setting_can_be_given_on_the_command_line():
     undecided = {field.name for field in fields(TrainAgentArgs) if field.default is None}
-    assert setting_names() == undecided - {"config", "imitate", "starts"}
+    assert setting_names() == undecided - {"config", "imitate", "scenario", "starts"}
 
 
 @pytest.mark.parametrize("name", [*MODALITIES])
@@ -71,5 +71,5 @@ def test_mistakes_on_the_command_line_are_named():
         TrainAgentArgs(SIMULATOR, batch_size=7).settings()
     with pytest.raises(ValueError, match="^algorithm: got 'dqn', allowed are \\['ppo', 'sac'\\]"):
         load_settings("dqn", "drive")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="^config: there is no file '.*missing.yaml'"):
         TrainAgentArgs(SIMULATOR, config=CONFIGS / "missing.yaml").settings()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -94,6 +95,21 @@ def test_training_in_the_dream_judged_in_both_worlds(tmp_path):
     assert list(results) == [WORLD, SIMULATOR]
 
 
+def test_a_simulator_that_is_not_installed_is_told_before_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    with pytest.raises(ImportError, match="Box2D|pip install"):
+        train_agent(tiny(WORLD, tmp_path, evaluation_episodes=1, evaluate_in_simulator=True))
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_learns_in_a_scenario_of_a_world_of_several(joint_world, tmp_path):
+    settings = {"n_steps": 4, "batch_size": 8, "timesteps": 8, "blocks": 3, "world": str(joint_world)}
+    train_agent(tiny("AstraWorld-v0", tmp_path, **settings, scenario="camera", evaluation_episodes=1))
+    assert list(json.loads((tmp_path / "evaluation.json").read_text())) == ["AstraWorld-v0"]
+    tuned = tiny("AstraWorld-v0", tmp_path, scenario="drive").settings()
+    assert tuned["temperature"] == tiny(WORLD, tmp_path).settings()["temperature"] == 2.0
+
+
 def test_sac_learns_and_goes_on_with_what_it_remembers(tmp_path):
     path = train_agent(tiny_sac(SIMULATOR, tmp_path))
     assert algorithm_of(path) == "sac"
@@ -158,7 +174,13 @@ def test_command_line():
 
 
 def test_settings_are_checked(tmp_path):
-    with pytest.raises(ValueError, match="batch_size: got 7"):
+    for name in ("batch_size", "num_envs", "n_steps", "blocks", "timesteps"):
+        with pytest.raises(ValueError, match=f"^{name}: got 0, allowed are whole numbers from 1"):
+            tiny(SIMULATOR, tmp_path, **{name: 0}).settings()
+    for env_id in (WORLD, SIMULATOR):
+        with pytest.raises(ValueError, match=f"^scenario: got 'drone', but {env_id} has one"):
+            train_agent(tiny(env_id, tmp_path, scenario="drone"))
+    with pytest.raises(ValueError, match="batch_size: got 7, allowed are divisors of 32"):
         train_agent(tiny(SIMULATOR, tmp_path, batch_size=7))
     with pytest.raises(ValueError, match="disagreement_draws: got 1"):
         tiny(WORLD, tmp_path, disagreement_draws=1)
@@ -168,7 +190,7 @@ def test_settings_are_checked(tmp_path):
         tiny_sac(WORLD, tmp_path, imitate="scripted")
     with pytest.raises(ValueError, match="imitate_blocks: got 0"):
         tiny(WORLD, tmp_path, imitate_blocks=0)
-    with pytest.raises(ValueError, match="agent: got 'nobody'"):
+    with pytest.raises(ValueError, match="^imitate: got 'nobody'"):
         train_agent(tiny(SIMULATOR, tmp_path, imitate="nobody"))
     with pytest.raises(ValueError, match="evaluation_episodes: got 99"):
         tiny(SIMULATOR, tmp_path, evaluation_episodes=99)

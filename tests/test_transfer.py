@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 from stable_baselines3 import PPO
 
+from astra_gym.agents.learned import shipped_agent
+from astra_gym.agents.planner import PlannerConfig
 from astra_gym.agents.rollout import make_block_env
 from astra_gym.agents.sb3 import wrap_for_sb3
+from astra_gym.bundles import load_bundle
 from astra_gym.cli import main
 from astra_gym.data.collect import CollectArgs, collect
 from astra_gym.data.episodes import open_storage, read_episodes
 from astra_gym.data.join import JoinArgs, join
-from astra_gym.evaluation.ledger import Ledger
+from astra_gym.evaluation.evaluate import fingerprint
+from astra_gym.evaluation.ledger import Ledger, digest, policy_key
 from astra_gym.evaluation.transfer import checkpoints, scores, untrained
 from astra_gym.evaluation.truth import Episode, simulator_id, true_returns
 from astra_gym.processes import worker_pool
@@ -101,6 +105,7 @@ def test_command(policies, tmp_path, capsys):
     assert "| trained only in the dream | 8 |" in capsys.readouterr().out
     figures = json.loads((tmp_path / "transfer_drive.json").read_text())
     assert list(figures["agents"]) == ["random", "initial", "dream", "true", "expert"]
+    assert figures["weights"] == fingerprint(load_bundle("small"))
     learned = {name: judged.get("timesteps") for name, judged in figures["agents"].items()}
     assert learned == {"random": None, "initial": 0, "dream": 8, "true": 0, "expert": None}
     # Untrained and trained in the simulator on nothing are the same policy.
@@ -113,6 +118,32 @@ def test_command(policies, tmp_path, capsys):
 def test_missing_agent(capsys):
     assert main(["transfer", "drive", "--dream-agent", "nowhere.zip"]) == 2
     assert "dream_agent: there is no file nowhere.zip" in capsys.readouterr().err
+
+
+def test_wrong_arguments_are_told_before_any_episode(policies, tmp_path, capsys):
+    small = str(shipped_agent("drive"))
+    agent = ["--dream-agent", str(policies / "policy.zip")]
+    for arguments, message in (
+        (["--dream-agent", small], "dream_agent: cannot read"),
+        ([*agent, "--true-agent", small], "true_agent: cannot read"),
+        ([*agent, "--initial", small], "initial: cannot read"),
+        ([*agent, "--context", "0"], "context: got 0"),
+        ([*agent, "--batch", "0"], "batch: got 0"),
+        ([*agent, "--gap-blocks", "0"], "gap_blocks: got 0"),
+        ([*agent, "--gap-starts", "-1"], "gap_starts: got -1"),
+        ([*agent, "--world", "nowhere"], "world: 'nowhere'"),
+    ):
+        assert main(["transfer", "drive", *arguments, "--output", str(tmp_path / "out")]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_key_of_a_planner_names_the_world_that_it_imagines(joint_world, tmp_path):
+    assert policy_key("random", "drive") == "random" and policy_key("scripted:0.5", "drive") == "scripted:0.5"
+    assert policy_key("planner", "drive") == f"planner in {fingerprint(load_bundle('small'))}"
+    path = PlannerConfig(world=str(joint_world)).save(tmp_path / "planner.json")
+    wanted = f"{path}@{digest(path)} in {fingerprint(load_bundle(joint_world))}"
+    assert policy_key(str(path), "drive") == wanted
 
 
 def test_ledger_measures_once(tmp_path):

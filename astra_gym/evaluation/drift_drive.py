@@ -20,7 +20,8 @@ from astra_gym.simulators import replay_start
 from astra_gym.world import World
 
 SIMULATORS = 4
-"""Starts from which the agent also drives in the simulator, which takes longer than the dream."""
+"""Starts from which the agent also drives in the simulator, which takes longer than the dream. Where the two stand side
+by side, so many worlds of the dream are taken, those of the same starts."""
 
 STRAIGHT, BEND = np.radians(10), np.radians(30)
 """A road is straight if its part in sight turns by less, and bends if it turns by more."""
@@ -62,7 +63,7 @@ class Driven(NamedTuple):
     frames: np.ndarray
     """The newest of each block, ``uint8 (N, blocks, H, W, 3)``."""
     speed: list[float]
-    """Mean speed at each horizon in m/s, as the ground passes in the picture."""
+    """Mean speed of the first :data:`SIMULATORS` at each horizon in m/s, as the ground passes in the picture."""
 
 
 def dream(
@@ -93,7 +94,7 @@ def dream(
 
 
 def _speeds(blocks: Mapping[int, np.ndarray | list[np.ndarray]], horizons: Sequence[int]) -> list[float]:
-    return [float(speed_and_turn(np.asarray(blocks[horizon]))[:, 0].mean()) for horizon in horizons]
+    return [float(speed_and_turn(np.asarray(blocks[horizon][:SIMULATORS]))[:, 0].mean()) for horizon in horizons]
 
 
 def drive_simulator(starts: Sequence[Start], agent: str, horizons: Sequence[int], seed: int) -> Driven:
@@ -135,8 +136,10 @@ def judge_drive_drift(
 ) -> dict[str, Any]:
     """Compare frames after many blocks of an agent's driving with true frames.
 
-    The true frames are all those of held-out episodes that show a road. Since sharpness depends on what is in the
-    picture, it is also set against what the same agent sees from the same starts in the simulator.
+    The true frames are all those of held-out episodes that show a road; the worlds of all starts are compared with
+    them. Since sharpness depends on what is in the picture, it is also set against what the same agent sees in the
+    simulator. That, the speeds and whatever is named alike "dream_..." and "simulator_..." are of the first
+    :data:`SIMULATORS` starts in both; "dream_terminations" counts all worlds.
 
     Args:
         world: of as many worlds as there are starts.
@@ -153,10 +156,13 @@ def judge_drive_drift(
     true = np.concatenate([episode.blocks[1:, -1] for episode in episodes])
     true = true[road_visible(true)]
     figures = against_truth(world, dreamt.frames, [true] * len(horizons), episodes, horizons, MEASURES | ROAD | BENDS)
+    paired = dreamt.frames[: len(driven.frames)]
     truly = course(driven.frames, horizons, MEASURES | ROAD)
+    gradients = zip(course(paired, horizons, MEASURES)["gradient"], truly["gradient"], strict=True)
     figures |= {
         "agent": agent,
-        "ratio_to_simulator": [a / b for a, b in zip(figures["dream"]["gradient"], truly["gradient"], strict=True)],
+        "paired_worlds": len(paired),
+        "ratio_to_simulator": [a / b for a, b in gradients],
         "simulator": truly | {"speed": driven.speed},
         "true_bends": bends(true),
         "blocks_ahead": AHEAD,
@@ -164,5 +170,5 @@ def judge_drive_drift(
         "dream_terminations": int(terminated.any(1).sum()),
     }
     for name, measure in (ROAD | {"bends_to_come": bends_to_come}).items():
-        figures[f"dream_{name}"], figures[f"simulator_{name}"] = measure(dreamt.frames), measure(driven.frames)
+        figures[f"dream_{name}"], figures[f"simulator_{name}"] = measure(paired), measure(driven.frames)
     return figures

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-PIXELS_PER_METRE = np.array([1.185, 1.481])
-"""Of a 64x64 Drive frame, across and down: CarRacing squeezes a 1000x800 window into a square."""
-CAR_COLUMN, CAR_ROW = 31.5, 55.0
-FRAMES_PER_SECOND = 50
+from astra_gym.agents.road import CAR_COLUMN, CAR_ROW, FRAME_SECONDS, PIXELS_PER_METRE
+
 _ROWS, _COLUMNS = np.mgrid[0:64, 0:64].astype(np.float64)
 _RIGHT = (_COLUMNS - CAR_COLUMN) / PIXELS_PER_METRE[0]
 _FORWARD = (CAR_ROW - _ROWS) / PIXELS_PER_METRE[1]
@@ -72,7 +70,7 @@ def speed_and_turn(blocks: np.ndarray) -> np.ndarray:
         ``float64 (..., 2)``.
     """
     flat = blocks.reshape(-1, *blocks.shape[-4:])
-    seconds = (flat.shape[1] - 1) / FRAMES_PER_SECOND
+    seconds = (flat.shape[1] - 1) * FRAME_SECONDS
     motions = np.array([displacement(block[0], block[-1]) for block in flat])
     rates = np.stack([motions[:, 1], np.rad2deg(motions[:, 2])], -1) / seconds
     return rates.reshape(*blocks.shape[:-4], 2)

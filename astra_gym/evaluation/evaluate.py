@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 
 Part = Literal["fidelity", "drift", "control", "actions", "back", "pushing", "routing", "speed"]
 
+_SCENES = ("data", "episodes", "seed")
+DECIDING: dict[Part, tuple[str, ...]] = {
+    "fidelity": (*_SCENES, "context", "clips", "horizons", "steps"),
+    "drift": (*_SCENES, "context", "drift_blocks", "drift_worlds", "agent"),
+    "control": (*_SCENES, "context", "control_starts"),
+    "actions": (*_SCENES, "context", "clips", "reader_blocks", "reader_steps"),
+    "back": (*_SCENES, "context", "journeys"),
+    "pushing": ("seed", "pushes"),
+    "routing": ("data", "seed", "context"),
+    "speed": ("device",),
+}
+"""The arguments that decide a part's figures, beside the weights."""
+_MADE_BY = {"reward": "fidelity", "termination": "fidelity"}
+"""The part that makes figures of another name."""
+
 
 @dataclass
 class EvaluateArgs:
@@ -33,7 +48,7 @@ class EvaluateArgs:
     data: Path = Path("data")
     """Folder with the datasets of held-out episodes, <scenario>/val; "actions" also takes <scenario>/train."""
     scenarios: tuple[str, ...] = ("all",)
-    """Scenarios to judge: names, or "all" for those of the world. Others keep earlier figures of the same weights."""
+    """Scenarios to judge: names, or "all" for those of the world. Others keep earlier figures, see parts."""
     clips: int = 64
     """Most clips of a scenario for fidelity and the reward head, spread over the episodes."""
     context: int = 16
@@ -66,11 +81,12 @@ class EvaluateArgs:
     parts: tuple[Part, ...] = ("fidelity", "drift", "control", "actions", "back", "pushing", "routing", "speed")
     """What to measure; "fidelity" includes the heads, "actions" reads them back from frames (for the camera its pose),
     "back" is there and back, "routing" compares all scenarios of the world. Other parts keep earlier figures of the
-    same weights."""
+    same weights and settings; those of others go."""
     resume: bool = False
-    """Leave out what the output folder already has of the same weights, as after an interruption."""
+    """Leave out what the output folder already has of the same weights and settings, as after an interruption."""
     quick: bool = False
-    """Measure little of everything, in a few minutes: to see that all works, not for figures to be relied on."""
+    """Measure little of everything, in a few minutes: to see that all works. The figures, in the folder quick/ of the
+    output, are not to be relied on."""
     seed: int = 0
     """Of the choice of clips and of the worlds."""
     device: str = "cpu"
@@ -92,7 +108,8 @@ def evaluate(args: EvaluateArgs) -> Figures:
     """Measure what ``args.parts`` names, write it to ``args.output`` and return all figures, a dict by part.
 
     The same arguments and weights on the same machine give the same figures, those of speed aside. What has been
-    measured is written after each part of a scenario, so that an interruption loses little.
+    measured is written after each part of a scenario, so that an interruption loses little; beside it, under
+    "settings", are the arguments that decided it.
 
     Raises:
         ValueError: on an argument that cannot be, such as a scenario that the world does not know.
@@ -107,8 +124,8 @@ def evaluate(args: EvaluateArgs) -> Figures:
     from astra_gym.evaluation.scenario import PARTS
     from astra_gym.evaluation.speed import measure_speed
 
-    args = quickened(args) if args.quick else args
     _check(args)
+    args = quickened(args) if args.quick else args
     bundle = load_bundle(args.world, device=args.device)
     everything = bundle.scenarios
     scenarios = _chosen(args.scenarios, everything)
@@ -119,26 +136,26 @@ def evaluate(args: EvaluateArgs) -> Figures:
         open_storage(args.data / name / "train")
     args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / "figures.json"
+    settings = _settings(args)
     figures: dict[str, Any] = {"world": str(args.world), "weights": fingerprint(bundle), "seed": args.seed}
-    earlier = json.loads(file.read_text()) if file.exists() else {}
-    kept = earlier if earlier.get("weights") == figures["weights"] else {}
-    known = kept.get("scenarios", {})
-    figures["scenarios"] = {name: known.get(name, {}) for name in everything if name in {*known, *scenarios}}
-    figures |= {part: kept[part] for part in ("routing", "speed") if part in kept}
+    figures |= _kept(file, figures["weights"], settings, everything)
     wanted = [
         (name, part)
         for name in needed
         for part in PARTS
-        if part in args.parts and not (args.resume and part in figures["scenarios"][name])
+        if part in args.parts and not (args.resume and part in figures["settings"]["scenarios"][name])
     ]
-    for name, found in judge_on_cluster(args, wanted) if args.ray else _judge_here(args, bundle, wanted):
+    for name, part, found in judge_on_cluster(args, wanted) if args.ray else _judge_here(args, bundle, wanted):
         figures["scenarios"][name] |= found
+        figures["settings"]["scenarios"][name][part] = settings[part]
         write_json(file, figures)
     if "routing" in args.parts and not (args.resume and "routing" in figures):
         figures["routing"] = judge_routing(bundle, args.data, everything, args.context, args.seed)
+        figures["settings"]["routing"] = settings["routing"]
         write_json(file, figures)
     if "speed" in args.parts and not (args.resume and "speed" in figures):
         figures["speed"] = measure_speed(args.world, args.device, everything[0], steps=20 if args.quick else 200)
+        figures["settings"]["speed"] = settings["speed"]
     write_json(file, figures)
     report.write(figures, args.output, args.runs)
     if args.write_docs:
@@ -147,21 +164,44 @@ def evaluate(args: EvaluateArgs) -> Figures:
     return Figures(figures)
 
 
+def _settings(args: EvaluateArgs) -> dict[str, Any]:
+    """What decides the figures of each part, as JSON has it."""
+    settings = {part: {name: getattr(args, name) for name in names} for part, names in DECIDING.items()}
+    return json.loads(json.dumps(settings, default=str))
+
+
+def _kept(file: Path, weights: str, settings: dict[str, Any], scenarios: Sequence[str]) -> dict[str, Any]:
+    """The figures in a file that are of these weights and of each part's present settings, and these settings."""
+    earlier = json.loads(file.read_text()) if file.exists() else {}
+    measured = earlier.get("settings", {}) if earlier.get("weights") == weights else {}
+    figures: dict[str, Any] = {"scenarios": {}, "settings": {"scenarios": {}}}
+    for name in scenarios:
+        same = {part: its for part, its in measured.get("scenarios", {}).get(name, {}).items() if its == settings[part]}
+        found = earlier["scenarios"][name].items() if same else ()
+        figures["scenarios"][name] = {key: values for key, values in found if _MADE_BY.get(key, key) in same}
+        figures["settings"]["scenarios"][name] = same
+    for part in ("routing", "speed"):
+        if measured.get(part) == settings[part]:
+            figures[part], figures["settings"][part] = earlier[part], settings[part]
+    return figures
+
+
 def _judge_here(
     args: EvaluateArgs, bundle: Bundle, wanted: Sequence[tuple[str, str]]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each wanted scenario and the figures of its wanted part; as :func:`judge_on_cluster`, in this process."""
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield each wanted scenario, part and its figures; as :func:`judge_on_cluster`, in this process."""
     from astra_gym.data.episodes import read_episodes
     from astra_gym.evaluation.scenario import judge_scenario
 
     for name, its_parts in groupby(wanted, key=itemgetter(0)):
         episodes = list(islice(read_episodes(args.data / name / "val"), args.episodes))
         for _, part in its_parts:
-            yield name, judge_scenario(args, bundle, name, part, episodes)
+            yield name, part, judge_scenario(args, bundle, name, part, episodes)
 
 
 def quickened(args: EvaluateArgs) -> EvaluateArgs:
-    """The same with so few clips, starts, blocks and steps that all is measured in a few minutes."""
+    """The same with so few clips, starts, blocks and steps that all is measured in a few minutes, into a folder of its
+    own."""
     return replace(
         args,
         clips=6,
@@ -177,10 +217,13 @@ def quickened(args: EvaluateArgs) -> EvaluateArgs:
         journeys=2,
         pushes=3,
         batch=6,
+        output=args.output / "quick",
     )
 
 
 def _check(args: EvaluateArgs) -> None:
+    if args.quick and args.write_docs:
+        raise ValueError("write_docs: got True with quick, whose figures say nothing; allowed is False")
     counts = ("clips", "context", "episodes", "drift_worlds", "control_starts", "journeys", "pushes", "batch")
     for name in (*counts, "reader_blocks", "reader_steps"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
@@ -201,12 +244,11 @@ def _chosen(names: tuple[str, ...], everything: list[str]) -> list[str]:
 
 def fingerprint(bundle: Bundle) -> str:
     """First 16 hexadecimal digits of the SHA-256 of all of a bundle's weights, as bfloat16 whatever it computes in, and
-    of its temperatures."""
+    of its settings (world.json)."""
     digest = hashlib.sha256()
     for part in bundle.parts.values():
         for name, tensor in sorted(part.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().bfloat16().float().cpu().numpy().tobytes())
-    for scenario, temperature in sorted(bundle.config.temperatures.items()):
-        digest.update(f"{scenario} {temperature}".encode())
+    digest.update(json.dumps(asdict(bundle.config), sort_keys=True).encode())
     return digest.hexdigest()[:16]

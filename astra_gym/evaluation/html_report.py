@@ -60,7 +60,7 @@ def render(figures: Values, output: Path, runs: Path) -> str:
         figures: as in figures.json.
         output: folder with the pictures that go with them.
         runs: folder under which the commands rank, transfer and plan keep their figures, which are taken in where they
-            are there.
+            are there and of the same weights.
     """
     judged = {name: values for name, values in figures["scenarios"].items() if values}
     body = [
@@ -78,7 +78,7 @@ def render(figures: Values, output: Path, runs: Path) -> str:
         body += [_figure(plot(values[part])) for part, plot in _PLOTS.items() if part in values]
         for file, caption in (_STRIPS | _STRIPS_OF.get(name, {})).items():
             body.append(_picture(output / file.format(name), caption))
-        body += _further(runs, name)
+        body += _further(runs, name, figures["weights"])
     title = f"astra-gym: {html.escape(figures['world'])}"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -86,13 +86,13 @@ def render(figures: Values, output: Path, runs: Path) -> str:
     )
 
 
-def _further(runs: Path, name: str) -> list[str]:
-    """The sections of other commands' figures."""
+def _further(runs: Path, name: str, weights: str) -> list[str]:
+    """The sections of other commands' figures; those of other weights are left out."""
     sections = []
     for part in _FURTHER:
         path = runs / part.file.format(name)
-        if path.exists():
-            figures = json.loads(path.read_text())
+        figures = json.loads(path.read_text()) if path.exists() else {}
+        if figures.get("weights") == weights:
             sections += [f"<h3>{part.title}</h3>", _html(part.table(figures)), _figure(part.plot(figures))]
     return sections
 

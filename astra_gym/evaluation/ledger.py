@@ -19,12 +19,21 @@ def digest(file: Path) -> str:
 
 
 def policy_key(name: str, scenario: str) -> str:
-    """A policy's name, with a digest of its content if it is a file: another training is another policy."""
+    """A policy's name, with a digest of its content if it is a file: another training is another policy. A planner in
+    the simulator has the weights of the world that it imagines behind it."""
     if name == "learned":
         from astra_gym.agents.learned import shipped_agent
 
         return f"{name}@{digest(shipped_agent(scenario))}"
-    return f"{name}@{digest(Path(name))}" if Path(name).is_file() else name
+    key = f"{name}@{digest(Path(name))}" if Path(name).is_file() else name
+    if name == "planner" or (Path(name).suffix == ".json" and Path(name).is_file()):
+        from astra_gym.agents.planner import PlannerConfig
+        from astra_gym.bundles import load_bundle
+        from astra_gym.evaluation.evaluate import fingerprint
+
+        config = PlannerConfig() if name == "planner" else PlannerConfig.load(Path(name))
+        key += f" in {fingerprint(load_bundle(config.world or 'small'))}"
+    return key
 
 
 class Ledger:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def judge_on_cluster(
     args: EvaluateArgs, scenarios_and_parts: Sequence[tuple[str, str]]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Judge each part of each scenario on a worker that loads the world and holds its batches.
 
     The cluster's processors are shared out evenly: where there are more of them than jobs, each has several threads.
@@ -29,7 +29,7 @@ def judge_on_cluster(
         scenarios_and_parts: names of a scenario and of one of its parts each.
 
     Yields:
-        The scenario and the part's figures, as they come.
+        The scenario, the part and its figures, as they come.
     """
     if not scenarios_and_parts:
         return
@@ -42,7 +42,7 @@ def judge_on_cluster(
         for index, figures in cluster.spread(judge, jobs, num_cpus=threads, num_gpus=on_gpu):
             bar.set_postfix_str(": ".join(scenarios_and_parts[index]))
             bar.update()
-            yield scenarios_and_parts[index][0], figures
+            yield *scenarios_and_parts[index], figures
 
 
 def judge(args: EvaluateArgs, name: str, part: str, threads: int) -> dict[str, Any]:

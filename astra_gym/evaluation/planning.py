@@ -129,7 +129,6 @@ def judge_planning(args: PlanArgs) -> PlanFigures:
         for policy in policies.values():  # before hours of work
             make_policy(policy, env)
     keys = {label: policy_key(policy, args.scenario) for label, policy in policies.items()}
-    keys |= {label: f"{keys[label]} in {weights}" for label in planners}
     seeds = range(args.first_seed, args.first_seed + args.episodes)
     settings = {"scenario": args.scenario, "blocks": args.blocks, "seek_goal": args.seek_goal}
     ledger = Ledger(args.output / f"plan_episodes_{args.scenario}.json", settings)

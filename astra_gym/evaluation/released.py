@@ -120,7 +120,7 @@ def _bench(args: BenchArgs, folder: Path) -> str:
     ]
     if args.compare_float32:
         half = inputs.velocity(inputs.sampler(transformer, 1.0))
-        del transformer, sampler
+        del transformer, sampler, one_pass
         gc.collect()
         full = inputs.velocity(inputs.sampler(_load(folder, torch.float32).to(device), 1.0))
         error = (half - full).square().mean().sqrt() / full.square().mean().sqrt()

@@ -179,7 +179,8 @@ def _drift_table(drift: Values) -> str:
     rows = [("sharpness, dream / true frames", [f"{ratio:.2f}" for ratio in drift["ratio_to_true"]])]
     if "ratio_to_simulator" in drift:
         ratios = drift["ratio_to_simulator"]
-        rows.append(("sharpness, dream / simulator, same agent", [f"{ratio:.2f}" for ratio in ratios]))
+        what = f"sharpness, dream / simulator, same agent from {drift['paired_worlds']} of the starts"
+        rows.append((what, [f"{ratio:.2f}" for ratio in ratios]))
     rows.append(("fine detail, dream / true frames", [f"{ratio:.2f}" for ratio in drift["detail_ratio_to_true"]]))
     for statistic, what in (("mean", "mean colour"), ("std", "standard deviation of colour")):
         pairs = list(zip(drift["dream"]["colour"], drift["colour_true"], strict=True))
@@ -191,7 +192,8 @@ def _drift_table(drift: Values) -> str:
         seen, what = drift["dream"], f"the road bends, share of frames (true {drift['true_bends']:.2f})"
         rows.append((what, [f"{share:.2f}" for share in seen["bends"]]))
         speeds = zip(seen["speed"], drift["simulator"]["speed"], strict=True)
-        rows.append(("speed seen, dream / simulator, m/s", [f"{a:.0f} / {b:.0f}" for a, b in speeds]))
+        what = f"speed seen, dream / simulator, m/s, from {drift['paired_worlds']} of the starts"
+        rows.append((what, [f"{a:.0f} / {b:.0f}" for a, b in speeds]))
     return (
         f"{who} on the world's own history, mean of {drift['worlds']} worlds (the autoencoder alone keeps "
         f"{drift['autoencoder_ratio_to_true']:.2f} of the sharpness and "
@@ -255,7 +257,7 @@ def _speed_table(speed: Values) -> str:
         (f"{scenario}, the simulator", [f"{simulator[key]:.0f}" for key in keys]),
     ]
     return (
-        f"{speed['steps']} random actions on {speed['processors']} processors ({speed['device']}), all included; "
+        f"{speed['steps']} random actions on {speed['processors']} processors ({speed['device']}), resets not counted; "
         f"{environment['first_step_seconds']:.1f} s from `gym.make` to the end of the first step:\n\n"
         + table("one world", ["frames/s", "ms a block, p50", "p95"], rows)
         + f"\n\nFrames/s by number of worlds: {together}. Milliseconds a block: {steps}; the "

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -20,6 +20,9 @@ from astra_gym.files import replacing, write_json
 from astra_gym.processes import worker_pool
 from astra_gym.scenarios import environment_id
 
+if TYPE_CHECKING:
+    from astra_gym.evaluation.paired import PairedStarts
+
 
 @dataclass
 class TransferArgs:
@@ -27,10 +30,10 @@ class TransferArgs:
 
     Beside it: random actions, the agent before it learned anything, the same algorithm trained in the simulator, and
     the simulator's scripted expert, which reads its state. Scores are returns on a scale where random is 0 and the
-    expert 1. To be fair, the algorithm gets as many blocks in the simulator as the world was trained on:
+    expert 1. To be fair, the algorithm gets as many frames in the simulator as the world has seen:
 
-        astra-gym train-agent AstraDrive-v0 --output runs/dream --timesteps 200000 --keep-checkpoints
-        astra-gym train-agent AstraSim/Drive-v0 --output runs/true --timesteps 31200
+        astra-gym train-agent AstraDrive-v0 --output runs/dream --timesteps 40960 --keep-checkpoints
+        astra-gym train-agent AstraSim/Drive-v0 --output runs/true --timesteps 121000
         astra-gym transfer drive --dream-agent runs/dream/policy.zip --true-agent runs/true/policy.zip
 
     The exploitation gap is what the dream promises beyond the truth: the return in the dream minus that in the
@@ -49,7 +52,7 @@ class TransferArgs:
     """Policy before training (.zip); None takes policy_0.zip beside the agent, or makes it anew
     from the agent's kind and seed."""
     world: str = "small"
-    """Name of a bundled world, or the folder of one, for the exploitation gap."""
+    """Name of a bundled world, or the folder of one: that of the dream. The exploitation gap is measured in it."""
     episodes: int = 50
     """Held-out scenes."""
     blocks: int | None = None
@@ -89,8 +92,16 @@ def transfer(args: TransferArgs) -> TransferFigures:
         FileNotFoundError: if an agent or the world is missing.
     """
     from astra_gym.agents.sb3 import load_model
+    from astra_gym.bundles import load_bundle
+    from astra_gym.evaluation.evaluate import fingerprint
+    from astra_gym.evaluation.paired import PairedStarts
 
     policies, blocks = _checked(args)
+    bundle = load_bundle(args.world, device=args.device)
+    paired = None
+    if args.gap_starts:
+        gap = (args.gap_starts, args.context, args.gap_blocks, 2_000_000, args.batch)
+        paired = PairedStarts(bundle, args.scenario, *gap, args.output)
     with make_block_env(simulator_id(args.scenario), 1) as env:
         if args.initial is None:
             kept = checkpoints(args.dream_agent).get(0)
@@ -107,19 +118,26 @@ def transfer(args: TransferArgs) -> TransferFigures:
             measure = partial(true_returns, pool, args.scenario, policy, scenes, blocks)
             returns[label] = ledger.measured(policy_key(policy, args.scenario), measure)
     figures = TransferFigures(
-        scenario=args.scenario, **settings, **scores(returns, args.resamples), dream_agent=str(args.dream_agent)
+        scenario=args.scenario,
+        world=args.world,
+        weights=fingerprint(bundle),
+        **settings,
+        **scores(returns, args.resamples),
+        dream_agent=str(args.dream_agent),
     )
     for label in set(policies) - {"random", "expert"}:
         figures["agents"][label]["timesteps"] = load_model(policies[label]).num_timesteps
     write_json(args.output / f"transfer_{args.scenario}.json", figures)
-    if args.gap_starts:
-        figures["gap"] = exploitation_gap(args)
+    if paired is not None:
+        figures["gap"] = exploitation_gap(args, paired)
         write_json(args.output / f"transfer_{args.scenario}.json", figures)
     return figures
 
 
 def _checked(args: TransferArgs) -> tuple[dict[str, str], int]:
-    """Policies to judge by label, and the longest episode."""
+    """Policies to judge by label, and the longest episode, in blocks."""
+    from astra_gym.agents.sb3 import load_model
+
     blocks = args.blocks
     if blocks is None:
         simulator_id(args.scenario)
@@ -129,13 +147,26 @@ def _checked(args: TransferArgs) -> tuple[dict[str, str], int]:
         ("episodes", args.episodes, 2),
         ("blocks", blocks, 1),
         ("gap_starts", args.gap_starts, 0),
+        ("gap_blocks", args.gap_blocks, 1),
+        ("context", args.context, 1),
+        ("batch", args.batch, 1),
+        ("resamples", args.resamples, 1),
+        ("workers", args.workers, 1),
     ):
         if value < least:
             raise ValueError(f"{name}: got {value}, allowed are whole numbers from {least}")
     files = {"initial": args.initial, "dream": args.dream_agent, "true": args.true_agent}
     for label, file in files.items():
-        if file is not None and not file.is_file():
-            raise FileNotFoundError(f"{label}{'_agent' * (label != 'initial')}: there is no file {file}")
+        if file is not None:
+            argument = "initial" if label == "initial" else f"{label}_agent"
+            if not file.is_file():
+                raise FileNotFoundError(f"{argument}: there is no file {file}")
+            kept = checkpoints(file).values() if label == "dream" and args.gap_starts else ()
+            for each in (file, *kept):
+                try:
+                    load_model(each)
+                except ValueError as error:
+                    raise ValueError(f"{argument}: {str(error).removeprefix('agent: ')}") from error
     policies = {"random": "random", "initial": "", "dream": "", "true": "", "expert": "expert"}
     policies |= {label: str(file) for label, file in files.items() if file is not None}
     if args.true_agent is None:
@@ -216,18 +247,12 @@ def checkpoints(agent: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), path) for path, match in found.items() if match))
 
 
-def exploitation_gap(args: TransferArgs) -> list[dict[str, Any]]:
+def exploitation_gap(args: TransferArgs, paired: PairedStarts) -> list[dict[str, Any]]:
     """Returns of the agent and of its checkpoints from paired starts: dream, truth, and the first minus the second."""
     from astra_gym.agents.sb3 import load_model
-    from astra_gym.bundles import load_bundle
-    from astra_gym.evaluation.paired import PairedStarts
 
     policies = checkpoints(args.dream_agent)
     policies[load_model(args.dream_agent).num_timesteps] = args.dream_agent
-    bundle = load_bundle(args.world, device=args.device)
-    paired = PairedStarts(
-        bundle, args.scenario, args.gap_starts, args.context, args.gap_blocks, 2_000_000, args.batch, args.output
-    )
     dream, truth = paired.returns([str(path) for path in policies.values()], args.workers)
     gap = []
     for i, steps in enumerate(policies):
