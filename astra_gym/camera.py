@@ -1,6 +1,8 @@
 """Camera motion: presets, pose files, and the rows by which the released model is told of them.
 
-A pose is a 4x4 extrinsic matrix (world to camera). The camera looks along -z, x is right, y is up.
+Poses of a path are 4x4 extrinsic matrices, world to camera, with OpenCV's axes: x right, y down, z forward. Their rows
+then have the signs of the presets: forward is -z, a turn left is positive about y. Only sideways they have the opposite
+sign: the released script and :func:`motion_poses` count a step to the left as -x.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def load_encoded_clip(path: str | os.PathLike) -> EncodedClip:
         with torch.serialization.safe_globals(plain):
             content = torch.load(path, map_location="cpu", weights_only=True)
         latents = content["latents"].float()
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"clip: cannot read {str(path)!r} as an encoded clip ({reason})") from None
     if latents.ndim != 4:

@@ -146,11 +146,19 @@ class AstraEpisode:
     def state(self) -> dict[str, Any]:
         """A snapshot for :meth:`load_state`."""
         generator = None if self.generator is None else self.generator.get_state()
-        return {"latents": self.latents, "rows": self.rows, "decoder": self.decoder.state(), "generator": generator}
+        return {
+            "latents": self.latents,
+            "rows": self.rows,
+            "decoder": self.decoder.state(),
+            "generator": generator,
+            "context": self.context,
+            "empty_context": self.empty_context,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go back to a snapshot of this episode, or of another one with the same prompt."""
+        """Go back to a snapshot of this episode, or of another one of the same model, with its prompt."""
         self.latents, self.rows = state["latents"], state["rows"]
+        self.context, self.empty_context = state["context"], state["empty_context"]
         self.decoder.load_state(state["decoder"])
         if self.generator is not None:
             self.generator.set_state(state["generator"])

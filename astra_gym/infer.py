@@ -46,7 +46,8 @@ class InferArgs:
     preset: int | None = None
     """Motion 1-7: forward, turn left, turn right, forward left, forward right, S, left then right."""
     poses: Path | None = None
-    """Camera poses (.npy, .npz or .json, 4x4 world-to-camera, one a video frame); by default those of a clip."""
+    """Camera poses (.npy, .npz or .json, 4x4 world-to-camera with x right, y down, z forward, one a video frame); by
+    default those of a clip."""
     scene: Path | None = None
     """Scene .json with keyframe_poses, one a latent frame; for modality nuscenes."""
     modality: Literal["sekai", "nuscenes", "openx"] = "sekai"

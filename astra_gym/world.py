@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class World:
                 raise ValueError(f"{name}: got {number}, allowed are whole numbers from 1")
         if not self.guidance_scale >= 0:
             raise ValueError(f"guidance_scale: got {self.guidance_scale}, allowed are numbers from 0")
-        if temperature is not None and not 0 < temperature < float("inf"):
+        if temperature is not None and not (isinstance(temperature, Real) and 0 < temperature < float("inf")):
             raise ValueError(f"temperature: got {temperature!r}, allowed are None and numbers above 0")
         self.modalities = [modality] * num_worlds if isinstance(modality, str) else list(modality)
         if len(self.modalities) != num_worlds:
@@ -108,7 +109,7 @@ class World:
         """Begin episodes in all worlds, or in some.
 
         Args:
-            starts: one for each world that is reset, of its scenario; those of the same length are taken together.
+            starts: one for each world that is reset, of its scenario; each is taken in alone.
             seeds: of each one's random numbers.
             worlds: which worlds; None for all.
             prompts: for each one the scenario that the model is told it is in, None to tell it nothing; by default its

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def make_world(
     """A batch with one world of each of ``scenarios``; the arguments are those of :class:`AstraEnv`."""
     if num_inference_steps is not None and not (isinstance(num_inference_steps, int) and num_inference_steps > 0):
         raise ValueError(f"num_inference_steps: got {num_inference_steps!r}, allowed are None and 1, 2, 3, ...")
-    if guidance_scale is not None and not 0 <= guidance_scale < float("inf"):
+    if guidance_scale is not None and not (isinstance(guidance_scale, Real) and 0 <= guidance_scale < float("inf")):
         raise ValueError(f"guidance_scale: got {guidance_scale!r}, allowed are None and numbers from 0")
 
     from astra_gym.bundles import load_bundle
@@ -194,7 +195,8 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         if self._start is None:
             raise ResetNeeded("call reset() before step(): no episode has begun")
         if np.shape(action) != self.action_space.shape:
-            raise ValueError(f"action: got shape {np.shape(action)}, allowed is {self.action_space.shape}")
+            labels = ", ".join(self.modality.labels)
+            raise ValueError(f"action: got shape {np.shape(action)}, allowed is {self.action_space.shape}: {labels}")
         step = self._world.step(self.modality.rows(action)[None])
         self._frames = step.frames[0]
         self._latent = step.latents[0].float().cpu().numpy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from gymnasium.error import ResetNeeded
 
 from astra_gym.envs.base import LATENT_BOUND, RENDER_MODES, AstraEnv, check_views
 from astra_gym.released_actions import ReleasedModality
+from astra_gym.rewards import RewardFunction
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ class ReleasedEnv(AstraEnv):
     def __init__(
         self,
         world: str | Path = "small",
-        reward_fn: Callable[[np.ndarray, np.ndarray, dict[str, Any]], float] | None = None,
+        reward_fn: RewardFunction | None = None,
         prompt: str = "",
         image: np.ndarray | str | Path | None = None,
         video: np.ndarray | str | Path | None = None,
@@ -149,10 +149,11 @@ class ReleasedEnv(AstraEnv):
         beginning = named if any(value is not None for value in named.values()) else self._beginning
         if all(value is None for value in beginning.values()):
             raise ValueError("image, video: give reset(options={'image': ...}) or make the environment with one")
+        prompt = options.get("prompt")
         generator = torch.Generator().manual_seed(int(self.np_random.integers(2**31)))
         episode = self._pipe.begin(
             **beginning,
-            prompt_embeds=self._embed(str(options.get("prompt") or self.prompt)),
+            prompt_embeds=self._embed(self.prompt if prompt is None else str(prompt)),
             modality=self.modality.model_modality,
             height=self._frames.shape[1],
             width=self._frames.shape[2],

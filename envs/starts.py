@@ -70,6 +70,8 @@ def draw_beginnings(
     Raises:
         ValueError: naming the option that is wrong; nothing has been drawn then.
     """
+    if not isinstance(options or {}, Mapping):
+        raise ValueError(f"options: got {options!r}, allowed is a dict")
     options = dict(options or {})
     given = _given_start(world, modality, bank, options)
     known = list(world.bundle.transformer.config.modalities)

@@ -194,6 +194,8 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         Raises:
             ValueError: naming the option that is wrong.
         """
+        if not isinstance(options or {}, Mapping):
+            raise ValueError(f"options: got {options!r}, allowed is a dict")
         options = dict(options or {})
         mask = self._checked_mask(options.pop("reset_mask", None))
         seeds = self._seed_list(seed)

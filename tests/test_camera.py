@@ -25,6 +25,17 @@ def test_a_path_of_extrinsics_is_walked_again():
     assert np.allclose(pose, poses[12], atol=1e-5)
 
 
+def test_a_path_in_opencv_axes_has_the_signs_of_the_presets():
+    """World to camera, x right, y down, z forward: what lies ahead comes nearer, and goes right in a turn left."""
+    forward, left = np.tile(np.eye(4), (2, 5, 1, 1))
+    forward[:, 2, 3] = -0.03 / 4 * np.arange(5)
+    for pose, angle in zip(left, 0.03 / 4 * np.arange(5), strict=True):
+        ahead = (np.sin(angle), 0, np.cos(angle))
+        pose[:3, :3] = np.stack([(np.cos(angle), 0, -np.sin(angle)), (0, 1, 0), ahead], 1)
+    assert np.allclose(path_rows(forward), preset_rows(1, 1), atol=1e-3)
+    assert np.allclose(path_rows(left), preset_rows(2, 1), atol=1e-3)
+
+
 def test_seven_vectors():
     half = np.pi / 4  # a quarter turn about y, quaternion x, y, z, w
     vectors = np.array([[0, 0, 0, 0, 0, 0, 1], [1, 2, 3, 0, np.sin(half), 0, np.cos(half)], [1, 2, 4, 0, 0, 0, 2.0]])

@@ -68,6 +68,17 @@ def test_actions_count_and_snapshots_restore(world):
     assert np.array_equal(env.step(forward)[0], observation)
 
 
+def test_snapshots_restore_the_prompt(world):
+    env = make("AstraCamera-v0", world, prompt="a garden").unwrapped
+    env.reset(seed=0, options={"prompt": ""})
+    state, context = env.get_state(), env._episode.context
+    assert list(env._prompt_embeds) == [""]
+    env.reset(seed=1)
+    assert list(env._prompt_embeds) == ["a garden"]
+    env.set_state(state)
+    assert env._episode.context is context
+
+
 @pytest.mark.parametrize("obs_type", ["frame", "latent"])
 def test_observations(obs_type, world):
     env = make("AstraDrive-v0", world, obs_type=obs_type, latents_per_step=2, video=picture(frames=6), image=None)

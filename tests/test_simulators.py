@@ -66,6 +66,11 @@ def test_a_step_makes_a_block(env):
     np.testing.assert_array_equal(env.render(), stepped[-1])
 
 
+def test_options_of_a_world_are_refused(env):
+    with pytest.raises(ValueError, match=r"^options: got \['start'\], which only a learned world takes"):
+        env.reset(options={"start": 3})
+
+
 def test_actions_are_those_of_the_modality(env):
     modality = env.get_wrapper_attr("modality")
     assert env.action_space == modality.action_space

@@ -113,6 +113,16 @@ class Simulator(BlockFrames):
         """That of the simulator as a whole; what it wraps inside is its own affair."""
         return self.unwrapped.spec
 
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        """Begin an episode; what a learned world's options ask for, a simulator cannot do.
+
+        Raises:
+            ValueError: on such options.
+        """
+        if refused := [key for key in options or () if key in ("start", "image", "video", "actions", "prompt")]:
+            raise ValueError(f"options: got {refused}, which only a learned world takes")
+        return super().reset(seed=seed, options=options)
+
     def step(self, action):
         """Hold ``action`` for one block; values beyond the action space are clipped.
 
@@ -120,7 +130,8 @@ class Simulator(BlockFrames):
             ValueError: on a wrong shape or a number that is not finite.
         """
         if np.shape(action) != self.action_space.shape:
-            raise ValueError(f"action: got shape {np.shape(action)}, allowed is {self.action_space.shape}")
+            labels = ", ".join(self.modality.labels)
+            raise ValueError(f"action: got shape {np.shape(action)}, allowed is {self.action_space.shape}: {labels}")
         return super().step(self.modality.checked(action))
 
     @staticmethod

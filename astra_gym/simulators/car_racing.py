@@ -58,7 +58,9 @@ class DriveSim(Simulator):
         try:
             import Box2D  # noqa: F401
         except ImportError as error:
-            raise ImportError('CarRacing needs Box2D: pip install "astra-gym[sims]"') from error
+            raise ImportError(
+                'CarRacing needs Box2D, which is missing: pip install ".[sims]" in the astra-gym checkout'
+            ) from error
         limit = None if max_episode_blocks is None else 4 * max_episode_blocks
         env = gym.make("CarRacing-v3", max_episode_steps=limit, disable_env_checker=True)
         super().__init__(_LapsGoOn(_SkipZoom(env)), render_mode, size, CROP)

@@ -19,7 +19,7 @@ if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get(
 try:
     import mujoco
 except ModuleNotFoundError as error:
-    raise ImportError('this simulator needs MuJoCo: pip install "astra-gym[sims]"') from error
+    raise ImportError('MuJoCo is missing: pip install ".[sims]" in the astra-gym checkout') from error
 except (ImportError, AttributeError) as error:  # PyOpenGL raises either where the library is missing
     raise ImportError(
         f"MuJoCo cannot draw: OpenGL's libraries for MUJOCO_GL={os.environ.get('MUJOCO_GL')} do not load. "

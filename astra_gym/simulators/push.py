@@ -21,7 +21,9 @@ try:
     with contextlib.redirect_stderr(io.StringIO()):  # it prints a notice about other environments
         from gymnasium_robotics.envs.fetch.push import MujocoFetchPushEnv
 except ImportError as error:
-    raise ImportError('FetchPush needs gymnasium-robotics: pip install "astra-gym[sims]"') from error
+    raise ImportError(
+        'FetchPush needs gymnasium-robotics, which is missing: pip install ".[sims]" in the astra-gym checkout'
+    ) from error
 
 TABLE_TOP = 0.4
 """Height of the table's top in metres."""
