@@ -19,6 +19,7 @@ from astra_gym.agents.clip import ClipBuffer, clip_path, save_clip
 from astra_gym.agents.keyboard import Keyboard
 from astra_gym.agents.pacing import FramePacer
 from astra_gym.agents.twin import Moment, PlayError, Twin
+from astra_gym.scenarios import frames_per_second
 
 if TYPE_CHECKING:
     from astra_gym.agents.play import PlayArgs
@@ -58,7 +59,7 @@ class Player:
         self.args, self._clock = args, clock
         self.twin = Twin(env, args.seed, args.reset_options())
         frames, height, width, _ = env.observation_space.shape or ()
-        world_fps = float(env.metadata.get("render_fps") or 50)
+        world_fps = frames_per_second(env)
         self.keyboard = Keyboard(self.twin.modality, frames / world_fps)
         self.pacer = FramePacer(args.fps or world_fps, frames)
         self.clip = ClipBuffer(args.clip_seconds, world_fps)

@@ -17,6 +17,7 @@ from astra_gym.agents.policies import make_agent
 from astra_gym.agents.rollout import Step, is_simulator, make_block_env, run_episode
 from astra_gym.agents.settings import scenario_option
 from astra_gym.files import replacing
+from astra_gym.scenarios import frames_per_second
 
 
 @dataclass
@@ -134,7 +135,7 @@ def write_video(args: RecordArgs, env: gym.Env, films: list[Film], path: Path) -
     """Write all frames of ``films`` at the environment's frame rate, as an mp4 at ``path``."""
     from moviepy import VideoClip
 
-    fps = env.metadata["render_fps"]
+    fps = frames_per_second(env)
     modality = env.get_wrapper_attr("modality")
     per_block = len(films[0].steps[0].block)
     count = per_block * len(films[0].steps)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
@@ -72,6 +73,12 @@ class Scenario:
             fps=self.fps,
             key_bindings=bindings,
         )
+
+
+def frames_per_second(env: gym.Env) -> float:
+    """All frames of an environment in a second, also where ``render()`` shows one of each block."""
+    fps = env.get_wrapper_attr("fps") if env.has_wrapper_attr("fps") else env.metadata.get("render_fps")
+    return float(fps or DEFAULT_FPS)
 
 
 def environment_id(scenario: str) -> str:

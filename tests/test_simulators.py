@@ -16,6 +16,7 @@ from gymnasium.utils.env_checker import check_env
 
 import astra_gym  # noqa: F401  registers the ids
 from astra_gym.actions import MODALITIES
+from astra_gym.envs import FrameByFrame
 
 # Found, not imported: gymnasium_robotics prints a notice.
 missing = [name for name in ("Box2D", "mujoco", "gymnasium_robotics") if find_spec(name) is None]
@@ -64,6 +65,18 @@ def test_a_step_makes_a_block(env):
     assert type(reward) is float and terminated is False and truncated is False and isinstance(info, dict)
     assert (stepped[0] != stepped[-1]).any()
     np.testing.assert_array_equal(env.render(), stepped[-1])
+
+
+def test_a_picture_a_block_is_shown_in_true_time(env):
+    fps = env.get_wrapper_attr("fps")
+    assert fps == env.get_wrapper_attr("modality").fps
+    with gym.make(env.spec.id, render_mode="rgb_array", disable_env_checker=True) as shown:
+        assert shown.metadata["render_fps"] == max(1, round(fps / 4))
+        every = FrameByFrame(shown)
+        every.reset(seed=0)
+        for _ in range(5):
+            every.step(shown.action_space.sample())
+        assert every.metadata["render_fps"] == fps and every.render().shape == (64, 64, 3)
 
 
 def test_options_of_a_world_are_refused(env):

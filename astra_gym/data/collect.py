@@ -18,7 +18,7 @@ from tqdm import tqdm
 from astra_gym import cluster
 from astra_gym.files import replacing, write_json
 from astra_gym.processes import worker_pool
-from astra_gym.scenarios import simulator_id
+from astra_gym.scenarios import frames_per_second, simulator_id
 
 Policy = Callable[[np.ndarray], np.ndarray]
 PolicyFactory = Callable[[gym.Env, int], Policy]
@@ -259,7 +259,7 @@ def _merge(parts: Path, output: Path, env_id: str, policy: str, seeds: range) ->
         env_spec=gym.spec(registered),
         jpeg_encoding=False,
     )
-    frames_per_second = env.metadata.get("render_fps")
+    fps = frames_per_second(env)
     env.close()
     for seed in tqdm(seeds, unit="episode", desc="write"):
         with np.load(parts / f"{seed}.npz") as episode:
@@ -270,7 +270,7 @@ def _merge(parts: Path, output: Path, env_id: str, policy: str, seeds: range) ->
             "dataset_id": f"{registered.split('/')[-1].lower()}/{output.name}-v0",
             "minari_version": minari.__version__,
             "env_id": env_id,
-            "frames_per_second": frames_per_second,
+            "frames_per_second": fps,
         }
     )
     temporary.rename(output)

@@ -52,10 +52,15 @@ class BlockFrames(gym.Wrapper):
                 f"env: {env} has no image observations and render_mode={env.render_mode!r}; "
                 "make it with render_mode='rgb_array'"
             )
-        self.frames, self.size, self.crop = frames, size, crop
+        self.frames_per_block, self.size, self.crop = frames, size, crop
         self.observation_space = spaces.Box(0, 255, (frames, size, size, 3), np.uint8)
-        self.metadata = env.metadata | {"render_modes": ["rgb_array", "rgb_array_list"]}
+        self.metadata = env.metadata | {"render_modes": ["rgb_array"]}
         self._block = np.zeros(self.observation_space.shape, np.uint8)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """A copy of the newest block, ``uint8 (frames, size, size, 3)``, oldest frame first."""
+        return self._block.copy()
 
     def _frame(self, observation: Any) -> np.ndarray:
         image = observation if self._observes_image else self.env.render()
@@ -63,20 +68,20 @@ class BlockFrames(gym.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         observation, info = self.env.reset(seed=seed, options=options)
-        self._block = np.stack([self._frame(observation)] * self.frames)
+        self._block = np.stack([self._frame(observation)] * self.frames_per_block)
         return self._block.copy(), info
 
     def step(self, action):
         total, block = 0.0, []
         terminated = truncated = False
         info: dict[str, Any] = {}
-        for _ in range(self.frames):
+        for _ in range(self.frames_per_block):
             observation, reward, terminated, truncated, info = self.env.step(action)
             total += float(reward)
             block.append(self._frame(observation))
             if terminated or truncated:
                 break
-        block += [block[-1]] * (self.frames - len(block))
+        block += [block[-1]] * (self.frames_per_block - len(block))
         self._block = np.stack(block)
         return self._block.copy(), total, bool(terminated), bool(truncated), info
 
@@ -92,7 +97,8 @@ class Simulator(BlockFrames):
 
     Args:
         env: the simulator, frame by frame.
-        render_mode: "rgb_array" or None; ``render()`` gives the newest frame in both.
+        render_mode: "rgb_array" or None; ``render()`` gives the newest frame in both. ``metadata["render_fps"]`` is of
+            these in "rgb_array", one a block, as in a world; ``fps`` is of all frames.
         size: side of the square frames in pixels.
         crop: as for :class:`BlockFrames`.
     """
@@ -103,6 +109,9 @@ class Simulator(BlockFrames):
     def __init__(self, env: gym.Env, render_mode: str | None, size: int, crop: Crop | None = None):
         super().__init__(env, frames=4, size=size, crop=crop)
         self._render_mode = render_mode
+        self.fps: int = self.modality.fps
+        shown = self.fps if render_mode is None else max(1, round(self.fps / self.frames_per_block))
+        self.metadata = self.metadata | {"render_fps": shown}
 
     @property
     def render_mode(self) -> str | None:  # type: ignore[override]

@@ -38,7 +38,6 @@ class OwnSim(Simulator):
         self.modality = Scenario.of(env_id, env.action_space, fps).modality(env_id)
         super().__init__(env, render_mode, size)
         self.action_space = self.modality.action_space
-        self.metadata = self.metadata | {"render_fps": self.modality.fps}
 
 
 def find_spec(env_id: str) -> EnvSpec:
