@@ -41,8 +41,8 @@ class AstraPipelineOutput(BaseOutput):
     """float32 (1, F, C, h, w): of the new frames."""
     rows: np.ndarray
     """float32 (F, row_dim): their actions."""
-    condition_frames: int = 0
-    """How many of the frames are the beginning."""
+    beginning_frames: int = 0
+    """How many of the frames are the beginning; the arguments count latent frames."""
     timings: list[dict[str, float]] = field(default_factory=list)
     """Seconds of each block by stage: "denoise", "decode", and "encode" in the first."""
 
@@ -205,8 +205,14 @@ class AstraPipeline(DiffusionPipeline):
                 assert video is not None
                 frames = load_condition_video(video, height, width, start_frame, condition_frames)
             latents = encode_video(self.vae, frames, device)
-        elif condition_frames is not None:
-            latents = latents[:, :condition_frames]
+        else:
+            channels = self.transformer.config.in_channels
+            if latents.ndim != 5 or latents.shape[0] != 1 or latents.shape[2] != channels:
+                raise ValueError(f"latents: got shape {tuple(latents.shape)}, allowed is (1, T, {channels}, h, w)")
+            wanted = latents.shape[1] if condition_frames is None else condition_frames
+            if not 1 <= wanted <= latents.shape[1]:
+                raise ValueError(f"condition_frames: got {wanted}, allowed are 1 to {latents.shape[1]}, the latents")
+            latents = latents[:, :wanted]
         seconds = time.perf_counter() - begin
         if rows is None:
             rows = _neutral_rows(latents.shape[1], self.transformer.config.modalities.get(modality, 13))
@@ -290,7 +296,7 @@ class AstraPipeline(DiffusionPipeline):
             frames=np.concatenate([block.frames for block in (first, *blocks)]),
             latents=torch.cat([block.latents for block in blocks], 1),
             rows=np.concatenate([block.rows for block in blocks]),
-            condition_frames=len(first.frames),
+            beginning_frames=len(first.frames),
             timings=[block.seconds for block in (first, *blocks)],
         )
         return output if return_dict else output.to_tuple()

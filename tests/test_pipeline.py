@@ -48,7 +48,7 @@ def test_output(pipe, image):
     output = pipe("a garden", image=image, preset=4, num_blocks=2, generator=seeded(), **QUICK)
     assert output.frames.shape == (1 + 2 * 2 * 4, HEIGHT, WIDTH, 3) and output.frames.dtype == np.uint8
     assert output.latents.shape == (1, 4, 16, HEIGHT // 8, WIDTH // 8)
-    assert output.condition_frames == 1
+    assert output.beginning_frames == 1
     assert np.array_equal(output.rows, preset_rows(4, 4))
     assert [sorted(seconds) for seconds in output.timings] == [["decode", "encode"]] + [["decode", "denoise"]] * 2
     again = pipe("a garden", image=image, preset=4, num_blocks=2, generator=seeded(), return_dict=False, **QUICK)
@@ -108,9 +108,9 @@ def test_stream_is_lazy_and_calls_back(pipe, image):
 
 def test_reshooting_a_video(pipe, video):
     output = pipe(video=video, start_frame=1, preset=3, num_blocks=1, **QUICK)
-    assert output.condition_frames == 9  # of the 10 frames from frame 1 on, 1 + 2 * 4 make whole latent frames
+    assert output.beginning_frames == 9  # of the 10 frames from frame 1 on, 1 + 2 * 4 make whole latent frames
     one = pipe(video=video, condition_frames=1, preset=3, num_blocks=1, **QUICK)
-    assert one.condition_frames == 1
+    assert one.beginning_frames == 1
 
 
 def test_poses(pipe, image):
@@ -158,6 +158,8 @@ BAD = {
     "height, width: got 33x48": {"image": np.zeros((32, 48, 3), np.uint8), "preset": 1, "height": 33, "width": 48},
     "image, video, latents: got none": {"preset": 1},
     "video: it has 3 frames": {"video": np.zeros((3, 32, 48, 3), np.uint8), "preset": 1, "condition_frames": 2},
+    "latents: got shape (1, 16, 2, 4, 6)": {"latents": torch.zeros(1, 16, 2, 4, 6), "preset": 1},
+    "condition_frames: got 3": {"latents": torch.zeros(1, 2, 16, 4, 6), "condition_frames": 3, "preset": 1},
     "preset: got 8": {"preset": 8},
     "actions, preset, poses: got none": {},
     "actions: got shape": {"actions": np.zeros((2, 12))},
@@ -173,7 +175,7 @@ BAD = {
 @pytest.mark.parametrize("message", BAD)
 def test_bad_input(pipe, image, message):
     arguments = {"image": image, **BAD[message]}
-    if message.startswith(("image, video", "video")):
+    if message.startswith(("image, video", "video", "latents", "condition_frames")):
         del arguments["image"]
     with pytest.raises(ValueError) as error:
         pipe(**arguments)

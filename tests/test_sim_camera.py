@@ -13,7 +13,7 @@ from astra_gym.data.collect import load_policy
 
 mujoco = pytest.importorskip("mujoco")
 
-from astra_gym.simulators.mujoco_view import MujocoView, extrinsics, intrinsics  # noqa: E402
+from astra_gym.simulators.mujoco_view import MujocoView, intrinsics  # noqa: E402
 from astra_gym.simulators.room import (  # noqa: E402
     MAX_PITCH,
     MAX_ROLL,
@@ -83,9 +83,9 @@ def test_points_are_seen_where_the_camera_matrices_say():
     data, view = mujoco.MjData(model), MujocoView(model)
     for _ in range(10):
         mujoco.mj_forward(model, data)
-        pose, matrix = extrinsics(data, "eye"), intrinsics(model, "eye", 64)
+        eye, matrix = data.camera("eye"), intrinsics(model, "eye", 64)
         seen = np.array([*rng.uniform(-0.5, 0.5, 2), -1.0]) * rng.uniform(1.0, 2.5)  # in the camera's axes
-        data.mocap_pos[0] = pose[:3, :3] @ seen + pose[:3, 3]
+        data.mocap_pos[0] = eye.xmat.reshape(3, 3) @ seen + eye.xpos
         mujoco.mj_forward(model, data)
         weights = view.frame(data, "eye").astype(float).sum(-1)
         rows, columns = np.mgrid[:64, :64] + 0.5

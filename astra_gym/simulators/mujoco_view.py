@@ -92,11 +92,3 @@ def intrinsics(model: MjModel, camera: str, size: int) -> np.ndarray:
     """Pinhole matrix ``float64 (3, 3)`` of a frame of ``size`` pixels a side; pixel centres are at half-integers."""
     focal = size / 2 / np.tan(np.deg2rad(model.camera(camera).fovy[0]) / 2)
     return np.array([[focal, 0.0, size / 2], [0.0, focal, size / 2], [0.0, 0.0, 1.0]])
-
-
-def extrinsics(data: MjData, camera: str) -> np.ndarray:
-    """Pose ``float64 (4, 4)``, camera to world, of a camera that looks along -z with x to the right and y up."""
-    pose = np.eye(4)
-    pose[:3, :3] = data.camera(camera).xmat.reshape(3, 3)
-    pose[:3, 3] = data.camera(camera).xpos
-    return pose
