@@ -219,7 +219,16 @@ class TestMakeAgent:
         assert np.array_equal(roll("scripted:0.5", 3), roll("scripted:0.5", 3))
         assert np.array_equal(roll("scripted:1", 3), roll("scripted", 3))
         assert np.array_equal(roll("scripted:0", 3), roll("random", 3))
-        assert not np.array_equal(roll("scripted:0.5", 3), roll("scripted", 3))
+        assert not np.array_equal(roll("scripted:0.5", 4), roll("scripted", 4))
+
+    def test_skilled_agents_are_pushed_to_either_side(self, sim):
+        agent, pushes = make_agent("scripted:0.75", sim), []
+        for seed in range(400):
+            agent.reset(seed)
+            action = agent.act(np.zeros((4, 64, 64, 3), np.uint8))
+            if not np.array_equal(action, agent.meant):
+                pushes.append(action[0])
+        assert 60 < len(pushes) < 140 and abs(np.mean(pushes)) < 0.2
 
     @pytest.mark.parametrize("skill", ["1.5", "-0.1", "nan", "good", ""])
     def test_bad_skill(self, sim, skill):
