@@ -90,8 +90,7 @@ def panel(
 
 def _font_for(line: str, width: int):
     """The largest font, from 13 down to 8 pixels, in which ``line`` is no wider than ``width`` pixels."""
-    fonts = [font(size) for size in range(13, 7, -1)]
-    return next((each for each in fonts if each.getlength(line) <= width), fonts[-1])
+    return next((each for each in map(font, range(13, 8, -1)) if each.getlength(line) <= width), font(8))
 
 
 def contact_sheet(

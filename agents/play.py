@@ -8,7 +8,6 @@ from typing import Any
 
 import gymnasium as gym
 import tyro
-from gymnasium.envs.registration import load_env_creator
 
 import astra_gym  # noqa: F401  (registers the ids)
 from astra_gym.envs.base import AstraEnv
@@ -79,16 +78,14 @@ def play(args: PlayArgs) -> None:
         FileNotFoundError: if there is no such world.
     """
     from astra_gym.agents.player import Player
-    from astra_gym.agents.policies import AGENTS
+    from astra_gym.agents.policies import check_agent
     from astra_gym.agents.settings import scenario_option
+    from astra_gym.simulators.own import creator_of
 
-    named = args.agent in ("random", "scripted", "learned", "planner") or args.agent.startswith("scripted:")
-    if not (named or Path(args.agent).is_file()):
-        raise ValueError(f"agent: got {args.agent!r}, allowed are {AGENTS}")
-    spec = gym.spec(args.env)
-    creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    check_agent(args.agent)
+    creator = creator_of(args.env)
     options: dict[str, Any] = scenario_option(args.env, args.scenario)
     if isinstance(creator, type) and issubclass(creator, AstraEnv):
         options |= {"world": args.world, "device": args.device, "info_routing": True}
         options["num_inference_steps"] = args.num_inference_steps
-    Player(gym.make(spec, disable_env_checker=True, **options), args).run()
+    Player(gym.make(args.env, disable_env_checker=True, **options), args).run()

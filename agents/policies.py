@@ -10,11 +10,8 @@ import numpy as np
 
 from astra_gym.actions import CAMERA, DRIVE, DRONE, MANIPULATION, MODALITIES, Modality
 
-AGENTS = (
-    "'random', 'scripted', 'scripted:0.5' or another skill from 0 to 1, 'learned', 'planner' and the path of an "
-    "existing .zip, .safetensors or .json"
-)
-"""The names that :func:`make_agent` knows, in words."""
+NAMES = ("random", "scripted", "learned", "planner")
+SUFFIXES = (".zip", ".safetensors", ".json")
 
 
 class Agent(Protocol):
@@ -99,6 +96,23 @@ def _choices(seed: int | None) -> np.random.Generator:
     return np.random.default_rng(None if seed is None else [seed, 1])
 
 
+def check_agent(name: str) -> None:
+    """Raise a ValueError if :func:`make_agent` knows nobody called ``name``."""
+    skilled = name.startswith("scripted:") and _is_share(name.removeprefix("scripted:"))
+    if not (name in NAMES or skilled or (Path(name).suffix in SUFFIXES and Path(name).is_file())):
+        raise ValueError(
+            f"agent: got {name!r}, allowed are 'random', 'scripted', 'scripted:0.5' or another skill from 0 to 1, "
+            "'learned', 'planner' and the path of an existing .zip, .safetensors or .json"
+        )
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
+
+
 def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
     """The agent called ``name`` for ``env``.
 
@@ -116,16 +130,17 @@ def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
     shape = env.observation_space.shape or ()
     if len(shape) != 4:
         raise ValueError(f"env: got observations of shape {shape}, allowed are blocks of frames (K, H, W, 3)")
-    kind, colon, _ = name.partition(":")
-    if name == "random" or (kind == "scripted" and colon):
+    check_agent(name)
+    if name == "random" or name.startswith("scripted:"):
         assert isinstance(env.action_space, gym.spaces.Box)
         random = RandomAgent(env.action_space, seed)
         if name == "random":
             return random
-        return SkilledAgent(scripted_agent(env.get_wrapper_attr("modality")), random, _skill(name), seed)
+        skill = float(name.removeprefix("scripted:"))
+        return SkilledAgent(scripted_agent(env.get_wrapper_attr("modality")), random, skill, seed)
     if name == "scripted":
         return scripted_agent(env.get_wrapper_attr("modality"))
-    if name == "planner" or (Path(name).suffix == ".json" and Path(name).is_file()):
+    if name == "planner" or name.endswith(".json"):
         from astra_gym.agents.planner import Planner, PlannerConfig
 
         return Planner(env, PlannerConfig() if name == "planner" else PlannerConfig.load(Path(name)), seed)
@@ -133,22 +148,9 @@ def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
         from astra_gym.agents.learned import shipped_agent
 
         name = str(shipped_agent(env.get_wrapper_attr("modality").name))
-    if Path(name).suffix in (".zip", ".safetensors") and Path(name).is_file():
-        from astra_gym.agents.sb3 import SB3Agent
+    from astra_gym.agents.sb3 import SB3Agent
 
-        return SB3Agent(name, env)
-    raise ValueError(f"agent: got {name!r}, allowed are {AGENTS}")
-
-
-def _skill(name: str) -> float:
-    """That of "scripted:0.5"."""
-    try:
-        skill = float(name.partition(":")[2])
-    except ValueError:
-        skill = -1.0
-    if not 0 <= skill <= 1:
-        raise ValueError(f"agent: got {name!r}, allowed are {AGENTS}")
-    return skill
+    return SB3Agent(name, env)
 
 
 def scripted_agent(modality: Modality) -> Agent:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from gymnasium.envs.registration import load_env_creator
 
 from astra_gym.actions import MODALITIES
-from astra_gym.simulators.own import find_spec
+from astra_gym.simulators.own import creator_of, find_spec
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -43,8 +42,7 @@ def scenario_option(env_id: str, scenario: str | None) -> dict[str, str]:
     """
     if scenario is None:
         return {}
-    entry = find_spec(env_id).entry_point
-    creator = load_env_creator(entry) if isinstance(entry, str) else entry
+    creator = creator_of(env_id)
     if creator is None or "scenario" not in inspect.signature(creator).parameters:
         raise ValueError(f"scenario: got {scenario!r}, but {env_id} has one scenario alone, allowed is None")
     return {"scenario": scenario}

@@ -68,6 +68,12 @@ class Modality:
         """The inverse of :meth:`rows` for actions within bounds: ``(..., row_dim)`` to ``(..., action_dim)``."""
         return np.asarray(rows)[..., :-1] * np.array(self.scale, np.float32) + np.array(self.centre, np.float32)
 
+    def check_shape(self, action: np.ndarray) -> None:
+        """Raise a ValueError if ``action`` is not one action, ``(action_dim,)``."""
+        if np.shape(action) != (self.action_dim,):
+            labels = ", ".join(self.labels)
+            raise ValueError(f"action: got shape {np.shape(action)}, allowed is {(self.action_dim,)}: {labels}")
+
     def from_keys(self, pressed: set[str]) -> np.ndarray:
         """The action for a set of held keys, ``float32 (action_dim,)``; opposite keys cancel."""
         action = np.zeros(self.action_dim, np.float32)

@@ -194,9 +194,7 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         """
         if self._start is None:
             raise ResetNeeded("call reset() before step(): no episode has begun")
-        if np.shape(action) != self.action_space.shape:
-            labels = ", ".join(self.modality.labels)
-            raise ValueError(f"action: got shape {np.shape(action)}, allowed is {self.action_space.shape}: {labels}")
+        self.modality.check_shape(action)
         step = self._world.step(self.modality.rows(action)[None])
         self._frames = step.frames[0]
         self._latent = step.latents[0].float().cpu().numpy()

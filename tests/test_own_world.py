@@ -18,7 +18,8 @@ from astra_gym.models.heads import RewardHeads
 from astra_gym.models.transformer import AstraTransformer
 from astra_gym.scenarios import Scenario, check_name, in_order
 from astra_gym.simulators.own import is_simulator, make_simulator
-from astra_gym.training.train import chosen_scenarios, make_start_bank
+from astra_gym.training.arguments import chosen_scenarios
+from astra_gym.training.train import make_start_bank
 
 ARM = Scenario("Arm-v0", low=(0.0, -2.0), high=(1.0, 6.0), fps=20)
 

@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 
 from astra_gym.bundles import load_bundle
 from astra_gym.models.autoencoder import BlockAutoencoder
+from astra_gym.training.arguments import TrainArgs, TransformerSize
 from astra_gym.training.loop import LoopConfig, save_atomically
 from astra_gym.training.optim import MovingAverage, Muon, learning_rate_factor, make_optimizers
 from astra_gym.training.pixels import pixel_loss
-from astra_gym.training.train import TrainArgs, TransformerSize, train
+from astra_gym.training.train import train
 from astra_gym.training.world import WorldLossConfig
 from astra_gym.world import World
 

@@ -26,7 +26,7 @@ def policy_key(name: str, scenario: str) -> str:
 
         return f"{name}@{digest(shipped_agent(scenario))}"
     key = f"{name}@{digest(Path(name))}" if Path(name).is_file() else name
-    if name == "planner" or (Path(name).suffix == ".json" and Path(name).is_file()):
+    if name == "planner" or name.endswith(".json"):
         from astra_gym.agents.planner import PlannerConfig
         from astra_gym.bundles import load_bundle
         from astra_gym.evaluation.evaluate import fingerprint

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from astra_gym.actions import Modality
+from astra_gym.envs.starts import OPTIONS
 from astra_gym.media import Crop, resize_frame
 
 
@@ -128,7 +129,7 @@ class Simulator(BlockFrames):
         Raises:
             ValueError: on such options.
         """
-        if refused := [key for key in options or () if key in ("start", "image", "video", "actions", "prompt")]:
+        if refused := [key for key in options or () if key in OPTIONS]:
             raise ValueError(f"options: got {refused}, which only a learned world takes")
         return super().reset(seed=seed, options=options)
 
@@ -138,9 +139,7 @@ class Simulator(BlockFrames):
         Raises:
             ValueError: on a wrong shape or a number that is not finite.
         """
-        if np.shape(action) != self.action_space.shape:
-            labels = ", ".join(self.modality.labels)
-            raise ValueError(f"action: got shape {np.shape(action)}, allowed is {self.action_space.shape}: {labels}")
+        self.modality.check_shape(action)
         return super().step(self.modality.checked(action))
 
     @staticmethod

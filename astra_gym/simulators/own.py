@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 import astra_gym  # noqa: F401  (registers the ids)
 from astra_gym.scenarios import Scenario
@@ -51,6 +52,13 @@ def find_spec(env_id: str) -> EnvSpec:
     if module:
         importlib.import_module(module)
     return gym.spec(name)
+
+
+def creator_of(env_id: str) -> Callable[..., Any] | None:
+    """What ``gym.make`` calls to make an environment, None where the registry does not tell; raises as
+    :func:`find_spec` does."""
+    entry = find_spec(env_id).entry_point
+    return load_env_creator(entry) if isinstance(entry, str) else entry
 
 
 def is_simulator(env_id: str) -> bool:
