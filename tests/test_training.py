@@ -1,25 +1,30 @@
 """Training: it learns, it validates, and a killed run goes on exactly where it was."""
 
+import dataclasses
+import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from minari.serialization import serialize_space
 from safetensors.torch import load_file
 
 from astra_gym.bundles import load_bundle
 from astra_gym.models.autoencoder import BlockAutoencoder
 from astra_gym.training.arguments import TrainArgs, TransformerSize
-from astra_gym.training.loop import LoopConfig, save_atomically
+from astra_gym.training.loop import LoopConfig, run_stage, save_atomically
 from astra_gym.training.optim import MovingAverage, Muon, learning_rate_factor, make_optimizers
 from astra_gym.training.pixels import pixel_loss
-from astra_gym.training.train import train
+from astra_gym.training.train import seeded, train
 from astra_gym.training.world import WorldLossConfig
 from astra_gym.world import World
 
@@ -195,6 +200,64 @@ def test_bad_arguments_are_named(tmp_path):
         WorldLossConfig(nat_prices={"drive": 1e-3})
     with pytest.raises(FileNotFoundError, match="run the stage 'autoencoder' first"):
         train(TrainArgs(stages=("world",), scenarios=("drive",), run=tmp_path))
+
+
+def test_own_histories_have_exactly_their_share():
+    for share in (0.0, 0.3, 0.5, 1.0):
+        config = WorldLossConfig(own_history_from=0.5, own_history_share=share)
+        steps = [step for step in range(200) if config.has_own_history(step, 200)]
+        assert len(steps) == round(100 * share) and min(steps, default=100) >= 100
+
+
+def test_data_of_another_size_are_refused_before_anything_is_learned(episodes, tmp_path):
+    data = tmp_path / "data" / "drive"
+    shutil.copytree(episodes, data)
+    for split, wrong, message in (
+        ("val", (4, 96, 96, 3), r"has blocks \(4, 96, 96, 3\), those of .* are \(4, 64, 64, 3\)"),
+        ("train", (4, 60, 60, 3), r"has blocks \(4, 60, 60, 3\), allowed is \(4, S, S, 3\) where 16 divides S"),
+    ):
+        metadata = data / split / "metadata.json"
+        space = serialize_space(gym.spaces.Box(0, 255, wrong, np.uint8))
+        metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"observation_space": space}))
+        with pytest.raises(ValueError, match=message):
+            train(TrainArgs(data=data.parent, scenarios=("drive",), run=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+class Halving:
+    """A stage of one number, to see what the loop does."""
+
+    name, bf16 = "halving", False
+
+    def __init__(self):
+        self.model = torch.nn.Linear(1, 1, bias=False)
+        self.drawn = []
+
+    def loss(self, step, draws):
+        self.drawn.append(float(draws.rand((1,))))
+        return self.model.weight.square().sum(), {}
+
+    def validate(self):
+        return {}
+
+
+def test_a_resumed_stage_takes_the_rates_that_it_is_told(tmp_path):
+    first = LoopConfig(steps=2, lr=1e-3, warmup=0, decay_share=0.0)
+    run_stage(Halving(), first, tmp_path, torch.device("cpu"))
+    run_stage(Halving(), dataclasses.replace(first, steps=3, lr=0.5, weight_decay=0.2), tmp_path, torch.device("cpu"))
+    groups = torch.load(tmp_path / "halving.pt")["optimizers"][0]["param_groups"]
+    assert groups[0]["peak_lr"] == groups[0]["lr"] == 0.5 and groups[0]["weight_decay"] == 0.2
+
+
+def test_the_seed_of_a_training_is_that_of_its_batches(tmp_path):
+    """Unless the stage has one of its own."""
+    drawn = []
+    for seed, own in ((0, None), (1, None), (1, 0)):
+        stage = Halving()
+        config = seeded(TrainArgs(seed=seed), LoopConfig(steps=2, lr=1e-3, seed=own))
+        run_stage(stage, config, tmp_path / f"{seed}{own}", torch.device("cpu"))
+        drawn.append(stage.drawn)
+    assert drawn[0] != drawn[1] and drawn[0] == drawn[2]
 
 
 def test_learning_rate_warms_up_and_decays_to_zero():

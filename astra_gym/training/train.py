@@ -94,7 +94,7 @@ def _sampling(args: TrainArgs) -> tuple[int, FlowConfig]:
     return args.world_loss.denoising_steps, args.flow
 
 
-def _seeded(args: TrainArgs, config: LoopConfig) -> LoopConfig:
+def seeded(args: TrainArgs, config: LoopConfig) -> LoopConfig:
     """A stage's settings, with the training's seed where it has none of its own."""
     return config if config.seed is not None else replace(config, seed=args.seed)
 
@@ -132,14 +132,14 @@ def _train_autoencoder(args: TrainArgs, scenarios: list[str]) -> None:
         model = BlockAutoencoder(latent_channels=args.latent_channels)
         _go_on_from(args, model, "autoencoder")
         stage = AutoencoderStage(model.to(device), train, validation, **common)
-        run_stage(stage, _seeded(args, args.autoencoder), args.run, device)
+        run_stage(stage, seeded(args, args.autoencoder), args.run, device)
         _save(model, folder)
     if "decoder" in args.stages:
         model = _finished(args, BlockAutoencoder, "autoencoder").requires_grad_(True).to(device)
         stage = AutoencoderStage(
             model, train, validation, **common, edge_weight=args.decoder_edge_weight, decoder_only=True
         )
-        run_stage(stage, _seeded(args, args.decoder), args.run, device)
+        run_stage(stage, seeded(args, args.decoder), args.run, device)
         _save(model, folder)
 
 
@@ -170,7 +170,7 @@ def _train_world(
         args.flow,
         bf16=computes_in_bf16(args.device, args.bf16),
     )
-    run_stage(stage, _seeded(args, args.world), args.run, torch.device(args.device))
+    run_stage(stage, seeded(args, args.world), args.run, torch.device(args.device))
     _save(transformer, args.run / "transformer")
     _save(heads, args.run / "heads")
     if args.world_loss.nat_price:

@@ -133,6 +133,11 @@ class WorldLossConfig:
         if self.nat_prices and not self.nat_price:
             raise ValueError("nat_prices: got some with a nat_price of 0, which is for independent noise")
 
+    def has_own_history(self, step: int, steps: int) -> bool:
+        """Whether ``step`` of a training of ``steps`` goes on from the model's own history."""
+        share = self.own_history_share
+        return step / steps >= self.own_history_from and math.floor((step + 1) * share) > math.floor(step * share)
+
 
 class _Made(NamedTuple):
     """What one pass has made of clips."""
@@ -193,8 +198,7 @@ class WorldStage:
 
     def loss(self, step: int, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
-        own = step / self.total_steps >= config.own_history_from
-        own = own and math.floor((step + 1) * config.own_history_share) > math.floor(step * config.own_history_share)
+        own = config.has_own_history(step, self.total_steps)
         clip, history, age = self._draw_own_history(draws) if own else self._draw(self.train, draws)
         truth = clip["latents"]
         shape = truth.shape[:2]
