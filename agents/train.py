@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 from tqdm import tqdm
 
 from astra_gym.agents.disagreement import DisagreementPenalty
-from astra_gym.agents.features import BlockFeatures
+from astra_gym.agents.features import EYES
 from astra_gym.agents.policies import make_agent
 from astra_gym.agents.replay import BlockReplayBuffer
 from astra_gym.agents.rollout import is_simulator, make_block_env, run_episode
@@ -65,6 +65,9 @@ class TrainAgentArgs:
     agents/imitation.py."""
     imitate_blocks: int = 12_288
     """Blocks for that, which count as learned from; 12,288 take 0.6 GB of memory."""
+    imitate_passes: int = 16
+    """Passes over them in each of three rounds; the more, the fewer scenes they are of, the more is learned by
+    heart."""
     disagreement_penalty: float = 0.0
     """In a dream, what a reward loses for each unit of spread between what several draws of noise lead to; a latent's
     standard deviation over real frames is 1."""
@@ -111,6 +114,8 @@ class TrainAgentArgs:
     """ppo: an update that changes the policy more than this ends early."""
     log_std_init: float | None = None
     """ppo: natural logarithm of the actions' first standard deviation."""
+    features: str | None = None
+    """ppo: how the policy sees: blocks is fast, keypoints finds small things; see agents/features.py."""
     buffer_size: int | None = None
     """sac: blocks remembered, 49,152 bytes of memory each with frames of 64x64, and as much on disk."""
     learning_starts: int | None = None
@@ -128,8 +133,9 @@ class TrainAgentArgs:
             raise ValueError(f"evaluation_episodes: got {self.evaluation_episodes}, allowed are 0 to {allowed}")
         if self.imitate is not None and self.algorithm != "ppo":
             raise ValueError(f"imitate: got {self.imitate!r} with {self.algorithm}, allowed is None")
-        if self.imitate_blocks < 1:
-            raise ValueError(f"imitate_blocks: got {self.imitate_blocks}, allowed are whole numbers from 1")
+        for name in ("imitate_blocks", "imitate_passes"):
+            if (number := getattr(self, name)) < 1:
+                raise ValueError(f"{name}: got {number}, allowed are whole numbers from 1")
         if not 2 <= self.disagreement_draws <= 4:
             raise ValueError(f"disagreement_draws: got {self.disagreement_draws}, allowed are 2 to 4")
         if not 0 <= self.disagreement_penalty < np.inf:
@@ -162,6 +168,8 @@ class TrainAgentArgs:
         for name in ("timesteps", "num_envs", "blocks", "batch_size", "n_steps"):
             if name in settings and settings[name] < 1:
                 raise ValueError(f"{name}: got {settings[name]}, allowed are whole numbers from 1")
+        if "features" in settings and settings["features"] not in EYES:
+            raise ValueError(f"features: got {settings['features']!r}, allowed are {sorted(EYES)}")
         if self.algorithm == "ppo" and (blocks := settings["num_envs"] * settings["n_steps"]) % settings["batch_size"]:
             raise ValueError(
                 f"batch_size: got {settings['batch_size']}, allowed are divisors of {blocks}, num_envs * n_steps"
@@ -270,7 +278,7 @@ def make_model(args: TrainAgentArgs, settings: dict[str, Any], envs: VecEnv) -> 
         ValueError: if it holds that of another algorithm.
     """
     learner = LEARNERS[args.algorithm]
-    own = ("timesteps", "num_envs", "blocks", "temperature", "reward_scale", "log_std_init")
+    own = ("timesteps", "num_envs", "blocks", "temperature", "reward_scale", "log_std_init", "features")
     options = {name: value for name, value in settings.items() if name not in own}
     options["tensorboard_log"] = str(args.output)
     if args.algorithm == "sac":
@@ -285,7 +293,7 @@ def make_model(args: TrainAgentArgs, settings: dict[str, Any], envs: VecEnv) -> 
             assert isinstance(model.replay_buffer, BlockReplayBuffer)
             model.replay_buffer.load(args.replay)
         return model
-    kwargs: dict[str, Any] = {"features_extractor_class": BlockFeatures}
+    kwargs: dict[str, Any] = {"features_extractor_class": EYES[settings.get("features", "blocks")]}
     if args.algorithm == "sac":
         kwargs["net_arch"] = [256, 256]
     else:
@@ -344,7 +352,8 @@ def have_a_head_start(args: TrainAgentArgs, blocks: int, model: BaseAlgorithm, e
         if args.keep_checkpoints:
             save_model(model, args)
         assert isinstance(env.action_space, gym.spaces.Box)
-        imitate(model, envs, teachers, env.action_space, env.get_wrapper_attr("modality").name, args.imitate_blocks)
+        scenario = env.get_wrapper_attr("modality").name
+        imitate(model, envs, teachers, env.action_space, scenario, args.imitate_blocks, args.imitate_passes)
     save_model(model, args)
 
 

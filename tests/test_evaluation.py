@@ -191,6 +191,10 @@ def test_termination_counts_hits_and_false_alarms(recorded):
     figures = heads.dreamt_termination(ending, clips, going_on)
     assert figures["precision"] == pytest.approx(1 / 3) and figures["recall"] == pytest.approx(1 / 3)
     assert figures["f1"] == pytest.approx(1 / 3)
+    low, high = figures["f1_interval"]
+    assert low == 0.0 < figures["f1"] < high <= 1.0
+    nothing = heads.judge_termination([np.zeros(3, bool)], [None])
+    assert nothing["f1"] is None and nothing["f1_interval"] == [None, None] and nothing["endings"] == 0
     assert figures["recall_by_blocks_before_end"] == {"8": pytest.approx(1 / 3)}
 
 

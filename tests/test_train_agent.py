@@ -7,13 +7,17 @@ import sys
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 import tyro
+from safetensors import safe_open
 from stable_baselines3 import PPO, SAC
 
+from astra_gym.agents.imitation import _misread
+from astra_gym.agents.learned import ExportAgentArgs, export_agent
 from astra_gym.agents.policies import make_agent
 from astra_gym.agents.rollout import make_block_env
 from astra_gym.agents.sb3 import Controls, algorithm_of, stack_frames, unstack_frames
-from astra_gym.agents.train import EVALUATION_SEEDS, TrainAgentArgs, make_vec_env, train_agent
+from astra_gym.agents.train import EVALUATION_SEEDS, TrainAgentArgs, evaluate_policy, make_vec_env, train_agent
 
 SIMULATOR = "AstraSim/Drive-v0"
 WORLD = "AstraDrive-v0"
@@ -93,6 +97,13 @@ def test_training_in_the_dream_judged_in_both_worlds(tmp_path):
     train_agent(tiny(WORLD, tmp_path, **settings, evaluation_episodes=1, evaluate_in_simulator=True))
     results = json.loads((tmp_path / "evaluation.json").read_text())
     assert list(results) == [WORLD, SIMULATOR]
+
+
+def test_what_was_judged_before_another_environment_failed_is_kept(trained):
+    args = tiny(SIMULATOR, trained.parent, evaluation_episodes=1)
+    with pytest.raises(gym.error.NameNotFound):
+        evaluate_policy(args, 3, [SIMULATOR, "AstraSim/Boat-v0"])
+    assert list(json.loads((trained.parent / "evaluation.json").read_text())) == [SIMULATOR]
 
 
 def test_a_simulator_that_is_not_installed_is_told_before_training(tmp_path, monkeypatch):
@@ -188,8 +199,11 @@ def test_settings_are_checked(tmp_path):
         tiny(WORLD, tmp_path, disagreement_penalty=-1)
     with pytest.raises(ValueError, match="imitate: got 'scripted' with sac, allowed is None"):
         tiny_sac(WORLD, tmp_path, imitate="scripted")
-    with pytest.raises(ValueError, match="imitate_blocks: got 0"):
-        tiny(WORLD, tmp_path, imitate_blocks=0)
+    for name in ("imitate_blocks", "imitate_passes"):
+        with pytest.raises(ValueError, match=f"{name}: got 0"):
+            tiny(WORLD, tmp_path, **{name: 0})
+    with pytest.raises(ValueError, match=r"features: got 'ears', allowed are \['blocks', 'keypoints'\]"):
+        tiny(WORLD, tmp_path, features="ears").settings()
     with pytest.raises(ValueError, match="^imitate: got 'nobody'"):
         train_agent(tiny(SIMULATOR, tmp_path, imitate="nobody"))
     with pytest.raises(ValueError, match="evaluation_episodes: got 99"):
@@ -217,6 +231,30 @@ def test_a_head_start_by_imitation(tmp_path):
         errors[blocks] = np.mean(differences)
     assert errors[240] < errors[0]
     env.close()
+
+
+def test_a_pupil_also_learns_to_see_what_its_teacher_sees(tmp_path):
+    """In the dream of Manipulation, whose teacher tells: its policy sees by keypoints, and the file of its weights says
+    so."""
+    args = tiny("AstraManipulation-v0", tmp_path, imitate="scripted", imitate_blocks=24, imitate_passes=2, timesteps=24)
+    path = train_agent(dataclasses.replace(args, num_envs=4))
+    assert PPO.load(path).num_timesteps == 24
+    small = export_agent(ExportAgentArgs(path))
+    with safe_open(small, "np") as file:
+        assert file.metadata()["features"] == "keypoints"
+    with make_block_env("AstraManipulation-v0", blocks=2) as env:
+        block, _ = env.reset(seed=0)
+        assert env.action_space.contains(make_agent(str(small), env).act(block))
+
+
+def test_what_was_misread_counts_where_it_is_known():
+    seen = torch.tensor([[0.5, np.nan], [np.nan, 0.0]])
+    read = torch.tensor([[0.5, 3.0], [3.0, 2.0]], requires_grad=True)
+    loss = _misread(read, seen)
+    assert loss.item() == pytest.approx((0.0 + 1.5) / 2)
+    loss.backward()
+    assert torch.equal(read.grad != 0, torch.tensor([[False, False], [False, True]]))
+    assert _misread(read, torch.full_like(seen, np.nan)).item() == 0
 
 
 def test_frames_and_controls_there_and_back():

@@ -9,6 +9,7 @@ import numpy as np
 
 from astra_gym.data.episodes import Episode
 from astra_gym.evaluation.heldout import Clip
+from astra_gym.evaluation.intervals import estimate
 from astra_gym.evaluation.metrics import correlation
 from astra_gym.evaluation.rollout import Reading, Rollout
 
@@ -61,7 +62,7 @@ def true_reward(readings: Sequence[Reading], episodes: Sequence[Episode]) -> dic
 
 
 def judge_termination(said: Sequence[np.ndarray], ends: Sequence[int | None]) -> dict[str, Any]:
-    """Precision, recall and F1 of termination over whole rollouts.
+    """Precision, recall and F1 of termination over whole rollouts, the last with its interval.
 
     A rollout whose true episode ends is a hit if its first termination lies within two blocks of the true one. An
     earlier one, or any in a rollout whose true episode goes on, is a false alarm.
@@ -70,14 +71,16 @@ def judge_termination(said: Sequence[np.ndarray], ends: Sequence[int | None]) ->
         said: of each rollout, ``bool (S,)``: in which blocks the world terminates.
         ends: of each rollout, the block that truly ends the episode, None if none does.
     """
-    hits = alarms = 0
-    for terminated, end in zip(said, ends, strict=True):
+    counted = np.zeros((len(ends), 3), int)  # of each rollout: whether it is a hit, a false alarm, and an ending
+    for place, (terminated, end) in enumerate(zip(said, ends, strict=True)):
         predicted = np.flatnonzero(terminated if end is None else terminated[: end + 1 + NEAR])
         hit = end is not None and len(predicted) > 0 and predicted[0] >= end - NEAR
-        hits, alarms = hits + int(hit), alarms + int(len(predicted) > 0 and not hit)
-    endings = sum(end is not None for end in ends)
+        counted[place] = hit, len(predicted) > 0 and not hit, end is not None
+    hits, alarms, endings = counted.sum(0).tolist()
+    f1 = estimate(lambda places: _f1(counted[places]), len(counted))
     return {
-        "f1": 2 * hits / (hits + alarms + endings) if hits + alarms + endings else None,
+        "f1": f1["value"],
+        "f1_interval": f1["interval"],
         "precision": hits / (hits + alarms) if hits + alarms else None,
         "recall": hits / endings if endings else None,
         "endings": endings,
@@ -86,6 +89,12 @@ def judge_termination(said: Sequence[np.ndarray], ends: Sequence[int | None]) ->
         "rollouts": len(said),
         "tolerance_blocks": NEAR,
     }
+
+
+def _f1(counted: np.ndarray) -> float:
+    """Of rollouts' hits, false alarms and endings ``int (N, 3)``; NaN where there are none of them."""
+    hits, alarms, endings = counted.sum(0)
+    return 2 * hits / total if (total := hits + alarms + endings) else float("nan")
 
 
 def dreamt_termination(ending: Rollout, clips: Sequence[Clip], going_on: Rollout) -> dict[str, Any]:

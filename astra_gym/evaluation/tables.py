@@ -7,6 +7,7 @@ from typing import Any
 
 from astra_gym.evaluation import following_tables
 from astra_gym.evaluation.bars import DRIVE, OTHERS, READ, SHARPNESS, Bar, above, swap_cost
+from astra_gym.evaluation.intervals import with_interval
 from astra_gym.evaluation.markdown import table
 
 Values = dict[str, Any]
@@ -87,18 +88,27 @@ def _summary_table(judged: dict[str, Values]) -> str:
             cells[2] = _numbers([above(fidelity, baseline, 4) for baseline in ("copy last", "shuffled actions")], 1)
         if drift := values.get("drift"):
             cells[3] = _numbers(drift["ratio_to_true"])
-        for place, part, key in ((4, "reward", "correlation_per_block"), (5, "termination", "f1")):
-            if measured := values.get(part):
-                cells[place] = _numbers([measured[where][key] for where in ("true", "dream")])
+        if reward := values.get("reward"):
+            cells[4] = _numbers([reward[where]["correlation_per_block"] for where in ("true", "dream")])
+        if termination := values.get("termination"):
+            cells[5] = " / ".join(_f1(termination[where]) for where in ("true", "dream"))
         rows.append((name, cells))
     rows += _demanded(judged)
     explained = (
         "On held-out scenes. PSNR of dreamt blocks against what truly came, below the autoencoder's ceiling and above "
         "two baselines: the last frame repeated, and another clip's actions. Sharpness as a share of true frames', "
         "after so many blocks of the world's own history. Correlation of the reward with the simulator's, and F1 of "
-        "the episode's end, read from true and from dreamt frames."
+        "the episode's end, read from true and from dreamt frames, with its interval and the number of true ends."
     )
     return f"{explained}\n\n{table('scenario', columns, rows)}"
+
+
+def _f1(termination: Values) -> str:
+    """The F1 of the end with its interval and the number of ends."""
+    if termination["f1"] is None:
+        return "–"
+    found = with_interval({"value": termination["f1"], "interval": termination["f1_interval"]}, 2)
+    return f"{found}, {termination['endings']} ends"
 
 
 def _demanded(judged: dict[str, Values]) -> list[tuple[str, list[str]]]:
