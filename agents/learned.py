@@ -14,7 +14,7 @@ from gymnasium import spaces
 from safetensors import SafetensorError, safe_open
 from stable_baselines3.common.policies import ActorCriticCnnPolicy
 
-from astra_gym.agents.features import EYES
+from astra_gym.agents.features import BlockFeatures
 from astra_gym.agents.sb3 import algorithm_of, load_model
 from astra_gym.files import replacing, save_tensors
 
@@ -47,15 +47,13 @@ def export_agent(args: ExportAgentArgs) -> Path:
     if (algorithm := algorithm_of(args.policy)) != "ppo":
         raise ValueError(f"policy: {str(args.policy)!r} is of {algorithm}, allowed is ppo")
     model = load_model(args.policy)
-    eyes = [name for name, cls in EYES.items() if type(model.policy.features_extractor) is cls]
-    if not eyes:
-        raise ValueError(f"policy: {str(args.policy)!r} sees by none of {sorted(EYES)}, as train-agent's do")
+    if not isinstance(model.policy.features_extractor, BlockFeatures):
+        raise ValueError(f"policy: {str(args.policy)!r} does not see by {BlockFeatures.__name__}, as train-agent's do")
     # Actor and critic see by the same network, which is listed for each of them again.
     values = model.policy.state_dict().items()
     weights = {name: value.half() for name, value in values if not name.startswith(("pi_", "vf_"))}
     with replacing(output) as unfinished:
-        known = {"algorithm": algorithm, "timesteps": str(model.num_timesteps), "features": eyes[0]}
-        save_tensors(weights, unfinished, known)
+        save_tensors(weights, unfinished, {"algorithm": algorithm, "timesteps": str(model.num_timesteps)})
     return output
 
 
@@ -70,15 +68,14 @@ def load_policy(path: Path, observations: spaces.Space, actions: spaces.Space) -
         ValueError: if it is no such file, or was learned with other spaces.
     """
     assert isinstance(observations, spaces.Box) and isinstance(actions, spaces.Box)
+    policy = ActorCriticCnnPolicy(observations, actions, lambda _: 0.0, features_extractor_class=BlockFeatures)
     try:
         with safe_open(path, "pt") as file:
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-            eyes = EYES[(file.metadata() or {}).get("features", "blocks")]
-        policy = ActorCriticCnnPolicy(observations, actions, lambda _: 0.0, features_extractor_class=eyes)
         shared = {name: value for name, value in weights.items() if name.startswith("features_extractor.")}
         listed_again = {f"{who}_{name}": value for name, value in shared.items() for who in ("pi", "vf")}
         policy.load_state_dict(weights | listed_again)
-    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(
             f"agent: {str(path)!r} is no policy for observations {observations.shape} and {actions.shape[0]} controls "
             f"({' '.join(str(error).split())})"

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 from tqdm import tqdm
 
 from astra_gym.agents.disagreement import DisagreementPenalty
-from astra_gym.agents.features import EYES
+from astra_gym.agents.features import BlockFeatures
 from astra_gym.agents.policies import make_agent
 from astra_gym.agents.replay import BlockReplayBuffer
 from astra_gym.agents.rollout import is_simulator, make_block_env, run_episode
@@ -114,8 +114,6 @@ class TrainAgentArgs:
     """ppo: an update that changes the policy more than this ends early."""
     log_std_init: float | None = None
     """ppo: natural logarithm of the actions' first standard deviation."""
-    features: str | None = None
-    """ppo: how the policy sees: blocks is fast, keypoints finds small things; see agents/features.py."""
     buffer_size: int | None = None
     """sac: blocks remembered, 49,152 bytes of memory each with frames of 64x64, and as much on disk."""
     learning_starts: int | None = None
@@ -168,8 +166,6 @@ class TrainAgentArgs:
         for name in ("timesteps", "num_envs", "blocks", "batch_size", "n_steps"):
             if name in settings and settings[name] < 1:
                 raise ValueError(f"{name}: got {settings[name]}, allowed are whole numbers from 1")
-        if "features" in settings and settings["features"] not in EYES:
-            raise ValueError(f"features: got {settings['features']!r}, allowed are {sorted(EYES)}")
         if self.algorithm == "ppo" and (blocks := settings["num_envs"] * settings["n_steps"]) % settings["batch_size"]:
             raise ValueError(
                 f"batch_size: got {settings['batch_size']}, allowed are divisors of {blocks}, num_envs * n_steps"
@@ -278,7 +274,7 @@ def make_model(args: TrainAgentArgs, settings: dict[str, Any], envs: VecEnv) -> 
         ValueError: if it holds that of another algorithm.
     """
     learner = LEARNERS[args.algorithm]
-    own = ("timesteps", "num_envs", "blocks", "temperature", "reward_scale", "log_std_init", "features")
+    own = ("timesteps", "num_envs", "blocks", "temperature", "reward_scale", "log_std_init")
     options = {name: value for name, value in settings.items() if name not in own}
     options["tensorboard_log"] = str(args.output)
     if args.algorithm == "sac":
@@ -293,7 +289,7 @@ def make_model(args: TrainAgentArgs, settings: dict[str, Any], envs: VecEnv) -> 
             assert isinstance(model.replay_buffer, BlockReplayBuffer)
             model.replay_buffer.load(args.replay)
         return model
-    kwargs: dict[str, Any] = {"features_extractor_class": EYES[settings.get("features", "blocks")]}
+    kwargs: dict[str, Any] = {"features_extractor_class": BlockFeatures}
     if args.algorithm == "sac":
         kwargs["net_arch"] = [256, 256]
     else:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from astra_gym.agents.features import BlockFeatures, KeypointFeatures
+from astra_gym.agents.features import BlockFeatures
 from astra_gym.agents.replay import BlockReplayBuffer, shift_randomly
 
 IMAGES, CONTROLS = spaces.Box(0, 255, (12, 8, 8), np.uint8), spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -90,28 +90,3 @@ def test_features_of_images():
     features = BlockFeatures(spaces.Box(0, 255, (12, 64, 64), np.uint8))
     numbers = features(torch.rand(2, 12, 64, 64))
     assert numbers.shape == (2, 128) and numbers.abs().max() <= 1
-
-
-def test_keypoints_learn_where_a_small_thing_is():
-    """Four pixels of 4,096, in places that it has not seen: closer than a guess of the middle by far."""
-    torch.manual_seed(0)
-    features = KeypointFeatures(spaces.Box(0, 255, (12, 64, 64), np.uint8), maps=4, width=8)
-    reader = torch.nn.Linear(128, 2)
-    optimizer = torch.optim.Adam([*features.parameters(), *reader.parameters()], lr=5e-3)
-
-    def pictures(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        images, places = torch.zeros(count, 12, 64, 64), torch.randint(0, 62, (count, 2))
-        for image, (row, column) in zip(images, places.tolist(), strict=True):
-            image[-3:, row : row + 2, column : column + 2] = 1.0
-        return images, places / 31 - 1
-
-    for _ in range(80):
-        images, places = pictures(32)
-        numbers = features(images)
-        loss = (reader(numbers) - places).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert numbers.shape == (32, 128) and numbers.abs().max() <= 1
-    images, places = pictures(64)
-    assert (reader(features(images)) - places).square().mean() < 0.1 * places.square().mean()
