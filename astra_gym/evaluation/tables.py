@@ -107,7 +107,8 @@ def _f1(termination: Values) -> str:
     """The F1 of the end with its interval and the number of ends."""
     if termination["f1"] is None:
         return "–"
-    found = with_interval({"value": termination["f1"], "interval": termination["f1_interval"]}, 2)
+    interval = termination.get("f1_interval", [None, None])  # which figures from before have not
+    found = with_interval({"value": termination["f1"], "interval": interval}, 2)
     return f"{found}, {termination['endings']} ends"
 
 
