@@ -14,8 +14,6 @@ FOCAL = 0.5 / np.tan(np.deg2rad(22.5))
 """Of the camera, in sides of the picture."""
 BEHIND, BESIDE = 0.07, 0.10
 """Distances in metres that the gripper keeps from the block's middle: before it pushes, and on the way round it."""
-MIDDLE, REACH = np.array([1.36, 0.75]), 0.15
-"""Of the part of the table on which things happen: its middle, and how far it reaches to each side, in metres."""
 TOUCH = 0.045
 """Distance of gripper and block where they touch, in metres."""
 
@@ -116,7 +114,7 @@ class BlockPusher:
 
     def reset(self, seed: int | None = None) -> None:
         """Forget the episode. The pusher makes no random choice: the seed is not used."""
-        self._gripper = MIDDLE.copy()
+        self._gripper = np.array([1.36, 0.75])
         self._block: np.ndarray | None = None
         self._goal: np.ndarray | None = None
         self._most_seen = {"block": 0.0, "goal": 0.0}
@@ -128,14 +126,6 @@ class BlockPusher:
         """How far the table's axes are turned in the picture, in rad counter-clockwise: the camera's angle."""
         self._seen = False
         """Whether the last picture showed the gripper."""
-
-    @property
-    def sees(self) -> np.ndarray:
-        """Where it takes gripper, block and goal to be, ``float32 (6,)``, each from about -1 to 1 along the table's
-        axes; NaN for what it has not seen yet."""
-        nowhere = np.full(2, np.nan)
-        places = [nowhere if place is None else place for place in (self._gripper, self._block, self._goal)]
-        return ((np.concatenate(places) - np.tile(MIDDLE, 3)) / REACH).astype(np.float32)
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """The next action, ``float32 (4,)`` dx, dy, dz, gripper, from a block ``uint8 (K, size, size, 3)``."""

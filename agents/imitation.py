@@ -3,10 +3,6 @@
 The first third of the blocks are acted by the teacher, who now and then is pushed off its way by random actions; in the
 others the pupil acts, and the teacher says what it would have done. So the pupil also sees where its own mistakes lead
 (DAgger, Ross et al. 2011, arXiv 1011.0686). All of it happens in the environment that PPO then learns in, as a dream.
-
-A teacher may also say what it sees (``sees``, numbers from about -1 to 1, NaN for what it does not know). The pupil
-then learns to tell that from its features, too, and so where to look; who is only told what to do about small things in
-large pictures learns the pictures by heart.
 """
 
 from __future__ import annotations
@@ -16,10 +12,9 @@ from collections.abc import Sequence
 import gymnasium as gym
 import numpy as np
 import torch
-import torch.nn.functional as F
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from astra_gym.agents.policies import Agent, RandomAgent, SkilledAgent
@@ -56,8 +51,6 @@ def imitate(
     steps = -(-blocks // envs.num_envs)
     observations, fresh = np.asarray(envs.reset()), np.ones(envs.num_envs, bool)
     seen = np.empty((steps, *observations.shape), observations.dtype)
-    sights = np.empty((steps, envs.num_envs, len(_sight(teachers[0]))), np.float32)
-    reader = nn.Linear(model.policy.features_dim, sights.shape[2]).to(model.device) if sights.shape[2] else None
     told = np.empty((steps, envs.num_envs, *(controls.space.shape or ())), np.float32)
     with tqdm(total=steps * envs.num_envs, desc="imitate", unit="block") as bar:
         for turn, part in enumerate(np.array_split(np.arange(steps), ROUNDS)):
@@ -66,7 +59,7 @@ def imitate(
                     pushed[i].reset(model.num_timesteps + i)
                 images = unstack_frames(observations)
                 acted = np.stack([each.act(image) for each, image in zip(pushed, images, strict=True)])
-                seen[step], sights[step] = observations, [_sight(each) for each in teachers]
+                seen[step] = observations
                 told[step] = controls.controls(np.stack([each.meant for each in pushed]))
                 mine = controls.controls(acted) if turn == 0 else model.predict(observations)[0]
                 following, _, fresh, _ = envs.step(mine)
@@ -75,53 +68,27 @@ def imitate(
                 bar.update(envs.num_envs)
             if len(part):
                 done = part[-1] + 1
-                lesson = (each[:done].reshape(done * envs.num_envs, *each.shape[2:]) for each in (seen, told, sights))
-                loss = _learn(model, reader, passes, *lesson)
+                shown = seen[:done].reshape(-1, *seen.shape[2:])
+                loss = _learn(model, shown, told[:done].reshape(-1, told.shape[2]), passes)
                 bar.set_postfix({"loss": f"{loss:.3f}"})
 
 
-def _sight(teacher: Agent) -> np.ndarray:
-    """What a teacher says it sees: nothing, if it says nothing."""
-    return getattr(teacher, "sees", np.empty(0, np.float32))
-
-
-def _learn(
-    model: PPO,
-    reader: nn.Linear | None,
-    passes: int,
-    observations: np.ndarray,
-    controls: np.ndarray,
-    sights: np.ndarray,
-) -> float:
-    """Make the teacher's controls likely, and let ``reader`` tell from the features what the teacher saw, if it told;
-    minus the logarithm of their likelihood, the mean over the last pass."""
+def _learn(model: PPO, observations: np.ndarray, controls: np.ndarray, passes: int) -> float:
+    """Make the teacher's controls likely; minus the logarithm of their likelihood, the mean over the last pass."""
     policy = model.policy
     policy.set_training_mode(True)
-    learning = [*policy.parameters(), *(reader.parameters() if reader is not None else ())]
-    optimizer = torch.optim.Adam(learning, float(model.lr_schedule(1.0)), eps=1e-5)
-    targets, seen = torch.from_numpy(controls.clip(-1.0, 1.0)).to(model.device), torch.from_numpy(sights)
+    optimizer = torch.optim.Adam(policy.parameters(), float(model.lr_schedule(1.0)), eps=1e-5)
+    targets = torch.from_numpy(controls.clip(-1.0, 1.0)).to(model.device)
     losses: list[float] = []
     for _ in tqdm(range(passes), desc="learn", leave=False):
         losses = []
         for batch in torch.randperm(len(targets)).split(model.batch_size):
             images = torch.from_numpy(observations[batch.numpy()]).to(model.device)
-            features = policy.extract_features(images)
-            assert isinstance(features, Tensor)  # actor and critic see by the same network
-            chosen = policy._get_action_dist_from_latent(policy.mlp_extractor.forward_actor(features))
-            loss: Tensor = -chosen.log_prob(targets[batch.to(model.device)]).mean()
-            losses.append(loss.item())
-            if reader is not None:
-                loss = loss + _misread(reader(features), seen[batch].to(model.device))
+            loss: Tensor = -policy.evaluate_actions(images, targets[batch.to(model.device)])[1].mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(policy.parameters(), model.max_grad_norm)
             optimizer.step()
+            losses.append(loss.item())
     policy.set_training_mode(False)
     return float(np.mean(losses))
-
-
-def _misread(read: Tensor, seen: Tensor) -> Tensor:
-    """How far off ``read (B, n)`` is on average where ``seen (B, n)`` is known."""
-    known = ~seen.isnan()
-    error = F.smooth_l1_loss(read, seen.nan_to_num(), reduction="none")
-    return (error * known).sum() / known.sum().clamp(min=1)

@@ -66,8 +66,7 @@ class TrainAgentArgs:
     imitate_blocks: int = 12_288
     """Blocks for that, which count as learned from; 12,288 take 0.6 GB of memory."""
     imitate_passes: int = 16
-    """Passes over them in each of three rounds; the more, the fewer scenes they are of, the more is learned by
-    heart."""
+    """Passes over them in each of three rounds. Many passes over few scenes teach the scenes by heart."""
     disagreement_penalty: float = 0.0
     """In a dream, what a reward loses for each unit of spread between what several draws of noise lead to; a latent's
     standard deviation over real frames is 1."""

@@ -7,12 +7,9 @@ import sys
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 import tyro
 from stable_baselines3 import PPO, SAC
 
-from astra_gym.agents.block_pusher import BlockPusher
-from astra_gym.agents.imitation import _misread
 from astra_gym.agents.policies import make_agent
 from astra_gym.agents.rollout import make_block_env
 from astra_gym.agents.sb3 import Controls, algorithm_of, stack_frames, unstack_frames
@@ -228,27 +225,6 @@ def test_a_head_start_by_imitation(tmp_path):
         errors[blocks] = np.mean(differences)
     assert errors[240] < errors[0]
     env.close()
-
-
-def test_a_pupil_also_learns_to_see_what_its_teacher_sees(tmp_path, monkeypatch):
-    """In the dream of Manipulation, whose teacher tells: without it, the same blocks teach other weights."""
-    args = tiny("AstraManipulation-v0", tmp_path, imitate="scripted", imitate_blocks=24, imitate_passes=2, timesteps=24)
-    args = dataclasses.replace(args, num_envs=4)
-    told = PPO.load(train_agent(args)).policy.state_dict()
-    monkeypatch.setattr(BlockPusher, "sees", np.empty(0, np.float32))
-    untold = PPO.load(train_agent(dataclasses.replace(args, output=tmp_path / "untold"))).policy.state_dict()
-    name = "features_extractor.convolutions.0.weight"
-    assert told[name].isfinite().all() and not torch.equal(told[name], untold[name])
-
-
-def test_what_was_misread_counts_where_it_is_known():
-    seen = torch.tensor([[0.5, np.nan], [np.nan, 0.0]])
-    read = torch.tensor([[0.5, 3.0], [3.0, 2.0]], requires_grad=True)
-    loss = _misread(read, seen)
-    assert loss.item() == pytest.approx((0.0 + 1.5) / 2)
-    loss.backward()
-    assert torch.equal(read.grad != 0, torch.tensor([[False, False], [False, True]]))
-    assert _misread(read, torch.full_like(seen, np.nan)).item() == 0
 
 
 def test_frames_and_controls_there_and_back():

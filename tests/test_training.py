@@ -224,10 +224,10 @@ def test_data_of_another_size_are_refused_before_anything_is_learned(episodes, t
     assert not (tmp_path / "run").exists()
 
 
-class Halving:
+class OneNumber:
     """A stage of one number, to see what the loop does."""
 
-    name, bf16 = "halving", False
+    name, bf16 = "one_number", False
 
     def __init__(self):
         self.model = torch.nn.Linear(1, 1, bias=False)
@@ -243,9 +243,9 @@ class Halving:
 
 def test_a_resumed_stage_takes_the_rates_that_it_is_told(tmp_path):
     first = LoopConfig(steps=2, lr=1e-3, warmup=0, decay_share=0.0)
-    run_stage(Halving(), first, tmp_path, torch.device("cpu"))
-    run_stage(Halving(), dataclasses.replace(first, steps=3, lr=0.5, weight_decay=0.2), tmp_path, torch.device("cpu"))
-    groups = torch.load(tmp_path / "halving.pt")["optimizers"][0]["param_groups"]
+    run_stage(OneNumber(), first, tmp_path, torch.device("cpu"))
+    run_stage(OneNumber(), dataclasses.replace(first, steps=3, lr=0.5, weight_decay=0.2), tmp_path, torch.device("cpu"))
+    groups = torch.load(tmp_path / "one_number.pt")["optimizers"][0]["param_groups"]
     assert groups[0]["peak_lr"] == groups[0]["lr"] == 0.5 and groups[0]["weight_decay"] == 0.2
 
 
@@ -253,7 +253,7 @@ def test_the_seed_of_a_training_is_that_of_its_batches(tmp_path):
     """Unless the stage has one of its own."""
     drawn = []
     for seed, own in ((0, None), (1, None), (1, 0)):
-        stage = Halving()
+        stage = OneNumber()
         config = seeded(TrainArgs(seed=seed), LoopConfig(steps=2, lr=1e-3, seed=own))
         run_stage(stage, config, tmp_path / f"{seed}{own}", torch.device("cpu"))
         drawn.append(stage.drawn)

@@ -91,7 +91,7 @@ def _summary_table(judged: dict[str, Values]) -> str:
         if reward := values.get("reward"):
             cells[4] = _numbers([reward[where]["correlation_per_block"] for where in ("true", "dream")])
         if termination := values.get("termination"):
-            cells[5] = " / ".join(_f1(termination[where]) for where in ("true", "dream"))
+            cells[5] = " / ".join(_f1_of_ends(termination[where]) for where in ("true", "dream"))
         rows.append((name, cells))
     rows += _demanded(judged)
     explained = (
@@ -103,7 +103,7 @@ def _summary_table(judged: dict[str, Values]) -> str:
     return f"{explained}\n\n{table('scenario', columns, rows)}"
 
 
-def _f1(termination: Values) -> str:
+def _f1_of_ends(termination: Values) -> str:
     """The F1 of the end with its interval and the number of ends."""
     if termination["f1"] is None:
         return "–"
