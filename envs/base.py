@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
 from astra_gym.actions import Modality
-from astra_gym.envs.starts import draw_beginnings, start_bank
+from astra_gym.envs.starts import draw_beginnings, read_options, start_bank
 
 if TYPE_CHECKING:
     import torch
@@ -177,8 +177,9 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         Raises:
             ValueError: naming the option that is wrong.
         """
+        asked = read_options(self._world, self._bank, self.modality, options)  # refuses before anything has changed
         super().reset(seed=seed)
-        [beginning] = draw_beginnings(self._world, self._bank, self.modality, [self.np_random], options)
+        [beginning] = draw_beginnings(self._bank, asked, [self.np_random])
         self._frames = self._world.reset([beginning.start], [beginning.seed], prompts=[beginning.prompt])[0]
         self._latent = beginning.start.latents[-1].float().cpu().numpy()
         self._start = beginning.start

@@ -50,34 +50,44 @@ def start_bank(world: World, modality: Modality, episodes: str | Path | None) ->
     return load_episode_starts(episodes, world.bundle, modality)
 
 
-def draw_beginnings(
-    world: World,
-    bank: StartBank | EpisodeStarts,
-    modality: Modality,
-    generators: Sequence[np.random.Generator],
-    options: Mapping[str, Any] | None,
-) -> list[Beginning]:
-    """Beginnings of several episodes of one scenario.
+@dataclass(frozen=True)
+class Asked:
+    """What ``reset(options=...)`` asks for."""
+
+    start: Start | None
+    """Where to begin, None for any place of the bank."""
+    prompt: str | None
+    """As for :class:`Beginning`."""
+
+
+def read_options(
+    world: World, bank: StartBank | EpisodeStarts, modality: Modality, options: Mapping[str, Any] | None
+) -> Asked:
+    """What the options of a ``reset`` ask for; nothing is drawn or changed.
 
     Args:
         world: encodes pictures and videos.
         bank: of starts.
         modality: of the scenario.
-        generators: of random numbers, one for each episode.
-        options: of ``reset``, for all of them: at most one of "start", "image" and "video", and "actions" only beside
-            "video"; "prompt".
+        options: at most one of "start", "image" and "video", and "actions" only beside "video"; "prompt".
 
     Raises:
-        ValueError: naming the option that is wrong; nothing has been drawn then.
+        ValueError: naming the option that is wrong.
     """
     if not isinstance(options or {}, Mapping):
         raise ValueError(f"options: got {options!r}, allowed is a dict")
     options = dict(options or {})
-    given = _given_start(world, modality, bank, options)
+    start = _given_start(world, modality, bank, options)
     known = list(world.bundle.transformer.config.modalities)
-    prompt = scenario_of(options.get("prompt", modality.name), known)
+    return Asked(start, scenario_of(options.get("prompt", modality.name), known))
+
+
+def draw_beginnings(
+    bank: StartBank | EpisodeStarts, asked: Asked, generators: Sequence[np.random.Generator]
+) -> list[Beginning]:
+    """Beginnings of several episodes of one scenario, one for each generator of random numbers."""
     drawn = [(int(rng.integers(len(bank))), int(rng.integers(2**31))) for rng in generators]
-    return [Beginning(bank[place] if given is None else given, seed, prompt) for place, seed in drawn]
+    return [Beginning(bank[place] if asked.start is None else asked.start, seed, asked.prompt) for place, seed in drawn]
 
 
 def _given_start(

@@ -18,7 +18,7 @@ from gymnasium.vector.utils import batch_space
 from astra_gym.actions import MODALITIES, Modality
 from astra_gym.envs.base import LATENT_BOUND, check_views, make_world, observation_space
 from astra_gym.envs.released import is_released
-from astra_gym.envs.starts import Beginning, draw_beginnings, start_bank
+from astra_gym.envs.starts import Asked, Beginning, draw_beginnings, read_options, start_bank
 from astra_gym.scenarios import environment_id, in_order
 
 if TYPE_CHECKING:
@@ -200,10 +200,11 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         mask = self._checked_mask(options.pop("reset_mask", None))
         seeds = self._seed_list(seed)
         worlds = np.flatnonzero(mask).tolist()
+        asked = self._read_options(worlds, options)  # refuses before anything has changed
         for world in worlds:
             if seeds[world] is not None:
                 self._generators[world], self._seeds[world] = seeding.np_random(seeds[world])
-        self._begin(worlds, options)
+        self._begin(worlds, asked)
         return self._observation(), self._info(mask)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -231,7 +232,8 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         reset = ended if same_step else waiting
         self._ended = ended.copy()
         if reset.any():
-            self._begin(np.flatnonzero(reset).tolist())
+            ended_worlds = np.flatnonzero(reset).tolist()
+            self._begin(ended_worlds, self._read_options(ended_worlds))
         spread = None if step.spread is None else np.where(reset, 0, step.spread)
         infos |= self._info(np.ones_like(reset), np.where(reset[:, None], 0, step.routing), spread)
         return self._observation(), rewards, terminations, truncations, infos
@@ -269,15 +271,22 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._frames[...], self._latents[...] = state["frames"], state["latents"]
         self._elapsed, self._ended = state["elapsed"].copy(), state["ended"].copy()
 
-    def _begin(self, worlds: list[int], options: dict[str, Any] | None = None) -> None:
+    def _read_options(self, worlds: list[int], options: dict[str, Any] | None = None) -> dict[str, Asked]:
+        """What ``options`` ask of each scenario that is among ``worlds``."""
+        among = {self.scenarios[world] for world in worlds}
+        return {
+            name: read_options(self._world, self._banks[name], self._modalities[name], options)
+            for name in self._members
+            if name in among
+        }
+
+    def _begin(self, worlds: list[int], asked: dict[str, Asked]) -> None:
         """Begin an episode in each of ``worlds``."""
         drawn: dict[int, Beginning] = {}
-        for name, members in self._members.items():
-            if chosen := [world for world in members if world in worlds]:
-                generators = [self._generators[world] for world in chosen]
-                bank, modality = self._banks[name], self._modalities[name]
-                beginnings = draw_beginnings(self._world, bank, modality, generators, options)
-                drawn |= zip(chosen, beginnings, strict=True)
+        for name, wish in asked.items():
+            chosen = [world for world in self._members[name] if world in worlds]
+            beginnings = draw_beginnings(self._banks[name], wish, [self._generators[world] for world in chosen])
+            drawn |= zip(chosen, beginnings, strict=True)
         starts, seeds, prompts = zip(*((b.start, b.seed, b.prompt) for b in drawn.values()), strict=True)
         self._frames[list(drawn)] = self._world.reset(starts, seeds, list(drawn), prompts)
         for world, start in zip(drawn, starts, strict=True):

@@ -249,8 +249,10 @@ IMAGE = VIDEO[0]
     ],
 )
 def test_wrong_options_are_refused_by_name(env, options, message):
+    before = env.np_random.bit_generator.state, env.np_random_seed
     with pytest.raises(ValueError, match=f"^{message}"):
-        env.reset(options=options)
+        env.reset(seed=7, options=options)
+    assert (env.np_random.bit_generator.state, env.np_random_seed) == before
     env.step(env.action_space.sample())  # the episode before goes on
 
 

@@ -202,10 +202,11 @@ def test_some_worlds_are_reset_alone(envs):
     ],
 )
 def test_wrong_options_are_refused_by_name(envs, options, message):
-    before = envs.frames
+    before, seeds = envs.frames, envs.np_random_seed
     with pytest.raises(ValueError, match=f"^{message}"):
-        envs.reset(options=options)
+        envs.reset(seed=7, options=options)
     np.testing.assert_array_equal(envs.frames, before)
+    assert envs.np_random_seed == seeds
 
 
 def test_wrong_seeds_and_actions_are_refused(envs):
