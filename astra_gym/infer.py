@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from astra_gym.camera import nuscenes_rows
-from astra_gym.conditions import FRAMES_PER_LATENT, load_encoded_clip
+from astra_gym.camera import load_poses, nuscenes_rows, preset_rows
+from astra_gym.conditions import FRAMES_PER_LATENT, load_condition_image, load_condition_video, load_encoded_clip
 from astra_gym.episode import MAX_HISTORY, Block
 from astra_gym.overlay import draw_keys
 from astra_gym.pipeline import BLOCK, AstraPipeline
@@ -124,24 +124,38 @@ def infer(args: InferArgs) -> str:
 
 
 def _conditions(args: InferArgs) -> dict[str, Any]:
-    """The pipeline's arguments for beginning, prompt and motion."""
-    size = {"height": args.height, "width": args.width}
-    conditions: dict[str, Any] = {"prompt": args.prompt, "preset": args.preset, "poses": args.poses}
+    """The pipeline's arguments for beginning, prompt and motion, read before the models are, which takes longer."""
+    _check_one(args, ("image", "video", "clip"))
+    motions = _check_one(args, ("preset", "poses", "scene"), at_least=0 if args.clip else 1)
+    size = (args.height, args.width)
+    conditions: dict[str, Any] = {"prompt": args.prompt, "preset": args.preset}
     if args.image is not None:
-        conditions |= {"image": args.image, **size}
+        conditions["image"] = load_condition_image(args.image, *size)[0]
     if args.video is not None:
-        conditions |= {"video": args.video, "start_frame": args.start_frame, **size}
+        conditions["video"] = load_condition_video(args.video, *size, args.start_frame, args.condition_frames)
     if args.clip is not None:
         clip = load_encoded_clip(args.clip)
         conditions["latents"] = clip.latents
         if args.prompt is None:
             conditions["prompt_embeds"] = clip.prompt_embeds
-        if args.preset is None and args.poses is None and args.scene is None:
+        if not motions:
             conditions["poses"] = clip.extrinsics
+    if args.preset is not None:
+        preset_rows(args.preset, 1)  # refuses an unknown one
+    if args.poses is not None:
+        conditions["poses"] = load_poses(args.poses)
     if args.scene is not None:
         rows = _scene_rows(args.scene)
         conditions |= {"rows": rows[: args.condition_frames], "actions": rows[args.condition_frames :]}
     return conditions
+
+
+def _check_one(args: InferArgs, names: tuple[str, ...], at_least: int = 1) -> list[str]:
+    """Those of ``names`` that are given: one, or as few as ``at_least``."""
+    given = [name for name in names if getattr(args, name) is not None]
+    if not at_least <= len(given) <= 1:
+        raise ValueError(f"{', '.join(names)}: got {' and '.join(given) or 'none'}, give exactly one")
+    return given
 
 
 def _scene_rows(path: Path) -> np.ndarray:
