@@ -6,13 +6,14 @@ import os
 import pickle
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from astra_gym.media import read_image, read_video
 
 SIDE_MULTIPLE = 16
 """Height and width in pixels divide by this: 8 for the autoencoder, 2 for the patches."""
@@ -52,11 +53,7 @@ def load_condition_image(image: ImageSource, height: int | None = None, width: i
         ValueError: naming ``image`` or its size.
     """
     if isinstance(image, (str, os.PathLike)):
-        try:
-            with Image.open(image) as file:
-                pixels = np.asarray(file.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"image: cannot read {str(image)!r} as an image ({error})") from None
+        pixels = read_image(image)
     else:
         pixels = np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
@@ -88,7 +85,8 @@ def load_condition_video(
         )
     wanted = None if latent_frames is None else 1 + FRAMES_PER_LATENT * (latent_frames - 1)
     if isinstance(video, (str, os.PathLike)):
-        frames = _read_video(Path(video), start_frame, wanted)
+        stop = None if wanted is None else start_frame + wanted
+        frames = np.array(list(islice(read_video(video), start_frame, stop)))
     else:
         if not isinstance(video, np.ndarray) or video.dtype != np.uint8 or video.ndim != 4 or video.shape[3] != 3:
             raise ValueError(f"video: got {_describe(video)}, allowed are uint8 (T, H, W, 3) and a path")
@@ -137,21 +135,6 @@ def load_encoded_clip(path: str | os.PathLike) -> EncodedClip:
         None if extrinsics is None else np.asarray(extrinsics, np.float64),
         None if embeds is None else embeds.float().reshape(1, -1, embeds.shape[-1]),
     )
-
-
-def _read_video(path: Path, start: int, count: int | None) -> np.ndarray:
-    import imageio.v3 as iio
-
-    if not path.is_file():
-        raise ValueError(f"video: there is no file {str(path)!r}")
-    try:
-        stop = None if count is None else start + count
-        frames = list(islice(iio.imiter(path, plugin="FFMPEG"), start, stop))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"video: cannot read {str(path)!r} as a video ({str(error).strip().splitlines()[-1]})"
-        ) from None
-    return np.stack(frames) if frames else np.zeros((0, 1, 1, 3), np.uint8)
 
 
 def _fit(name: str, frames: np.ndarray, height: int | None, width: int | None) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +48,21 @@ def load_image(source: Source, size: int) -> np.ndarray:
     if isinstance(source, np.ndarray):
         _check_array("image", source, dims=3)
         return resize_frame(source, size)
+    return resize_frame(read_image(source), size)
+
+
+def read_image(source: str | os.PathLike) -> np.ndarray:
+    """The picture in a file, ``uint8 (H, W, 3)``.
+
+    Raises:
+        ValueError: naming ``image``, if it cannot be read.
+    """
     path = _existing_file("image", source)
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
+            return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image: cannot read {str(path)!r} as an image ({error})") from error
-    return resize_frame(pixels, size)
+        raise ValueError(f"image: cannot read {str(path)!r} as an image ({error})") from None
 
 
 def load_video(source: Source, size: int, min_frames: int = 1) -> np.ndarray:
@@ -75,24 +83,29 @@ def load_video(source: Source, size: int, min_frames: int = 1) -> np.ndarray:
         _check_array("video", source, dims=4)
         frames = [resize_frame(frame, size) for frame in source]
     else:
-        path = _existing_file("video", source)
-        try:
-            frames = [resize_frame(frame, size) for frame in _decode(path)]
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().split("\n")[-1]  # before it stands ffmpeg's whole configuration
-            raise ValueError(f"video: cannot read {str(path)!r} as a video ({reason})") from None
+        frames = [resize_frame(frame, size) for frame in read_video(source)]
     if len(frames) < min_frames:
         raise ValueError(f"video: got {len(frames)} frames, at least {min_frames} are needed")
     return np.stack(frames)
 
 
-def _decode(path: Path) -> Iterable[np.ndarray]:
+def read_video(source: str | os.PathLike) -> Iterator[np.ndarray]:
+    """The frames ``uint8 (H, W, 3)`` in a file that ffmpeg reads, one after the other.
+
+    Raises:
+        ValueError: naming ``video``, if it cannot be read.
+    """
     import imageio_ffmpeg
 
-    frames = imageio_ffmpeg.read_frames(str(path))
-    width, height = next(frames)["size"]
-    for pixels in frames:
-        yield np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
+    path = _existing_file("video", source)
+    try:
+        frames = imageio_ffmpeg.read_frames(str(path))
+        width, height = next(frames)["size"]
+        for pixels in frames:
+            yield np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[-1]  # before it stands ffmpeg's whole configuration
+        raise ValueError(f"video: cannot read {str(path)!r} as a video ({reason})") from None
 
 
 def _existing_file(name: str, source: str | os.PathLike) -> Path:

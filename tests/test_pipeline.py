@@ -154,7 +154,7 @@ def test_half_precision(folder, image):
 BAD = {
     "image: got 30x48": {"image": np.zeros((30, 48, 3), np.uint8), "preset": 1},
     "image: got float64": {"image": np.zeros((32, 48, 3)), "preset": 1},
-    "image: cannot read": {"image": "nowhere.png", "preset": 1},
+    "image: there is no file": {"image": "nowhere.png", "preset": 1},
     "height, width: got 33x48": {"image": np.zeros((32, 48, 3), np.uint8), "preset": 1, "height": 33, "width": 48},
     "image, video, latents: got none": {"preset": 1},
     "video: it has 3 frames": {"video": np.zeros((3, 32, 48, 3), np.uint8), "preset": 1, "condition_frames": 2},
