@@ -31,6 +31,9 @@ COMMANDS = {
     "record": Command("astra_gym.agents.record", "RecordArgs", "record", "film an agent: videos and a contact sheet"),
     "collect": Command("astra_gym.data.collect", "CollectArgs", "collect", "collect episodes of a simulator"),
     "train": Command("astra_gym.training.train", "TrainArgs", "train", "learn a world from collected episodes"),
+    "train-endings": Command(
+        "astra_gym.training.endings", "EndingsArgs", "train_endings", "teach a world more of what ends an episode"
+    ),
     "evaluate": Command(
         "astra_gym.evaluation.evaluate", "EvaluateArgs", "evaluate", "judge a world against its simulator"
     ),

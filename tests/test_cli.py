@@ -16,6 +16,7 @@ SCRIPTS = {
     "record": "record",
     "collect": "collect",
     "train": "train_world",
+    "train-endings": "train_endings",
     "evaluate": "evaluate",
     "rank": "rank",
     "transfer": "transfer",

@@ -1,5 +1,6 @@
 """The course of gates behind AstraSim/Drone-v0: flight, rewards, crashes, what is seen of them, and its racers."""
 
+from itertools import product
 from pathlib import Path
 
 import gymnasium as gym
@@ -12,7 +13,15 @@ from astra_gym.data.collect import load_policy, random_policy
 
 mujoco = pytest.importorskip("mujoco")
 
-from astra_gym.simulators.gates import CEILING, DroneSim, Racer, RacerSkill, mixed_racer, stubborn_racer  # noqa: E402
+from astra_gym.simulators.gates import (  # noqa: E402
+    CEILING,
+    DroneSim,
+    Racer,
+    RacerSkill,
+    crashing_racer,
+    mixed_racer,
+    stubborn_racer,
+)
 from astra_gym.simulators.gates_scene import FIELD, OPENING, draw_course  # noqa: E402
 from astra_gym.simulators.quadrotor import RADIUS  # noqa: E402
 
@@ -265,7 +274,19 @@ def test_stubborn_racers_hold_commands_and_miss_gates(blind):
     assert (np.min(commands, 0) == DRONE.low).all() and (np.max(commands, 0) == DRONE.high).all()
 
 
-@pytest.mark.parametrize(("name", "policy"), [("mixed-racer", mixed_racer), ("stubborn-racer", stubborn_racer)])
+def test_crashing_racers_crash_more_often_than_others(blind):
+    crashes = {crashing_racer: 0, mixed_racer: 0}
+    for seed, policy in product(range(12), crashes):
+        blind.reset(seed=seed)
+        racer = policy(blind, seed)
+        crashes[policy] += fly(blind, lambda _, racer=racer: racer(), 60)[2]
+    assert crashes[crashing_racer] >= 5 + crashes[mixed_racer]
+
+
+RACERS = {"mixed-racer": mixed_racer, "stubborn-racer": stubborn_racer, "crashing-racer": crashing_racer}
+
+
+@pytest.mark.parametrize(("name", "policy"), RACERS.items())
 def test_same_seed_same_racer(blind, name, policy):
     assert load_policy(name) is policy
     flights = []

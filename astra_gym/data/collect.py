@@ -36,6 +36,7 @@ POLICIES: dict[str, str] = {
     "mixed-pusher": "astra_gym.simulators.push:mixed_pusher",
     "mixed-racer": "astra_gym.simulators.gates:mixed_racer",
     "stubborn-racer": "astra_gym.simulators.gates:stubborn_racer",
+    "crashing-racer": "astra_gym.simulators.gates:crashing_racer",
     "mixed-pilot": "astra_gym.simulators.room:mixed_pilot",
 }
 """Short names of policy factories; any other is given as ``package.module:function``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -381,3 +381,11 @@ def stubborn_racer(env: gym.Env, seed: int) -> Racer:
     one."""
     speed = np.random.default_rng([seed, 2]).uniform(0.5, 1.8)
     return Racer(env, RacerSkill(speed=float(speed), noise=0.1, offset=0.1, stunts=0.12, stubborn=True), seed)
+
+
+def crashing_racer(env: gym.Env, seed: int) -> Racer:
+    """A racer that flies or roams for a while and then tries to crash; the same seed gives the same one."""
+    rng = np.random.default_rng([seed, 7])
+    skill = RacerSkill.sample(rng)
+    roams, crash_at = bool(rng.random() < 0.3), int(rng.integers(2, 36))
+    return Racer(env, replace(skill, explorer=roams, stunts=0.0, crash_at=crash_at), seed)

@@ -1,0 +1,129 @@
+"""Ends that the shipped world learns to see from real crashes: they alone change."""
+
+import filecmp
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("mujoco")
+
+from astra_gym.bundles import PRETRAINED, load_bundle  # noqa: E402
+from astra_gym.cli import main  # noqa: E402
+from astra_gym.data.collect import CollectArgs, collect  # noqa: E402
+from astra_gym.models.heads import RewardHeads  # noqa: E402
+from astra_gym.training.endings import Blocks, EndingsArgs, fit, train_endings, with_endings  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def crashes(tmp_path_factory) -> Path:
+    """Folder with four flights to learn from and three others, most of which crash."""
+    folder = tmp_path_factory.mktemp("crashes")
+    for split, episodes, seed in (("train", 4, 80_000), ("val", 3, 1_000_000)):
+        collect(
+            CollectArgs(
+                env="AstraSim/Drone-v0",
+                policy="crashing-racer",
+                output=folder / "drone" / split,
+                episodes=episodes,
+                blocks=40,
+                first_seed=seed,
+            )
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lesson(crashes, tmp_path_factory) -> tuple[Path, list[str]]:
+    """The world that has learned from them, and the lines that the command printed."""
+    output, printed = tmp_path_factory.mktemp("taught") / "world", io.StringIO()
+    arguments = ["--data", str(crashes), "--scenarios", "drone", "--output", str(output), "--steps", "60"]
+    with redirect_stdout(printed):
+        assert main(["train-endings", *arguments]) == 0
+    return output, printed.getvalue().splitlines()
+
+
+@pytest.fixture
+def taught(lesson) -> Path:
+    return lesson[0]
+
+
+def test_all_but_the_heads_is_copied_byte_for_byte(taught):
+    compared = filecmp.dircmp(PRETRAINED / "small", taught)
+    assert compared.diff_files == compared.left_only == compared.right_only == []
+    changed = [name for name, part in compared.subdirs.items() if part.diff_files]
+    assert changed == ["heads"]
+
+
+def test_only_the_ends_of_the_scenario_are_seen_differently(taught):
+    before, after = load_bundle("small").heads, load_bundle(taught).heads
+    features, code = torch.randn(20, before.config.feature_dim), torch.randn(20, before.config.action_dim)
+    for name in before.scenarios:
+        rewards, ends = before(features, code, [name] * 20)
+        rewards_after, ends_after = after(features, code, [name] * 20)
+        torch.testing.assert_close(rewards_after, rewards, rtol=0, atol=0)
+        assert torch.equal(ends_after, ends) == (name != "drone")
+
+
+def test_what_was_seen_before_and_now_is_told(lesson):
+    world, (line, last) = lesson
+    assert line.startswith("drone: held-out ends before, ") and "false alarms, F1" in line.split("; now, ")[1]
+    assert last == str(world)
+
+
+def small_heads(*scenarios: str) -> RewardHeads:
+    return RewardHeads(feature_dim=8, action_dim=4, hidden_dim=16, rewards=dict.fromkeys(scenarios, (0.0, 1.0)))
+
+
+def test_a_rare_end_is_learned():
+    """Of 3,000 blocks 20 end their episode, those with a large first feature."""
+    torch.manual_seed(0)
+    heads = with_endings(small_heads("drone", "drive"), 16)
+    blocks = Blocks("drone", torch.randn(3000, 8), torch.randn(3000, 4), [150] * 20, [True] * 20)
+    last = torch.arange(149, 3000, 150)
+    blocks.features[:, 0] = -1
+    blocks.features[last, 0] = 3
+    fit(heads, [blocks], EndingsArgs(("drone",), steps=300, lr=1e-2))
+    _, logits = heads(blocks.features, blocks.code, ["drone"] * 3000)
+    assert torch.equal((logits > 0).nonzero().flatten(), last)
+
+
+def test_new_heads_say_what_the_old_ones_said():
+    heads = small_heads("zoo")
+    extended = with_endings(heads, 12)
+    seen = torch.randn(5, 8), torch.randn(5, 4), ["zoo"] * 5
+    for one, other in zip(heads(*seen), extended(*seen), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_blocks_before_an_end_are_counted():
+    blocks = Blocks("drone", torch.zeros(5, 1), torch.zeros(5, 1), [3, 2], [True, False])
+    assert blocks.to_end.tolist()[:3] == [2, 1, 0] and blocks.to_end[3:].min() > 0
+
+
+BAD = {
+    "scenarios: got ['sea']": {"scenarios": ("sea",)},
+    "scenarios: got []": {"scenarios": ()},
+    "steps: got 0": {"steps": 0},
+    "output: .* is not an empty folder": {"output": PRETRAINED},
+    "world: 'none'": {"world": "none"},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_arguments_are_refused_by_name(message, tmp_path):
+    arguments = {"scenarios": ("drone",), "data": tmp_path, "output": tmp_path / "world"} | BAD[message]
+    with pytest.raises((ValueError, OSError), match=message.replace("[", r"\[").replace("]", r"\]")):
+        train_endings(EndingsArgs(**arguments))
+    assert not (tmp_path / "world").exists()
+
+
+def test_data_without_ends_are_refused(tmp_path):
+    for split in ("train", "val"):
+        collect(
+            CollectArgs(env="AstraSim/Drone-v0", output=tmp_path / "drone" / split, episodes=1, blocks=4, workers=1)
+        )
+    with pytest.raises(ValueError, match="^data: no episode in .* ends by itself"):
+        train_endings(EndingsArgs(("drone",), data=tmp_path, output=tmp_path / "world"))
