@@ -38,11 +38,11 @@ def crashes(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def lesson(crashes, tmp_path_factory) -> tuple[Path, list[str]]:
     """The world that has learned from them, and the lines that the command printed."""
-    output, printed = tmp_path_factory.mktemp("taught") / "world", io.StringIO()
-    arguments = ["--data", str(crashes), "--scenarios", "drone", "--output", str(output), "--steps", "60"]
+    run, printed = tmp_path_factory.mktemp("run"), io.StringIO()
+    arguments = ["--data", str(crashes), "--scenarios", "drone", "--run", str(run), "--steps", "60"]
     with redirect_stdout(printed):
         assert main(["train-endings", *arguments]) == 0
-    return output, printed.getvalue().splitlines()
+    return run / "bundle", printed.getvalue().splitlines()
 
 
 @pytest.fixture
@@ -73,6 +73,12 @@ def test_what_was_seen_before_and_now_is_told(lesson):
     assert last == str(world)
 
 
+def test_what_has_been_looked_at_is_kept(crashes, taught, tmp_path, monkeypatch):
+    monkeypatch.setattr("astra_gym.training.endings._look", lambda *_: pytest.fail("looked again"))
+    again = EndingsArgs(("drone",), data=crashes, run=taught.parent, output=tmp_path / "world", steps=60)
+    assert not filecmp.dircmp(train_endings(again) / "heads", taught / "heads").diff_files
+
+
 def small_heads(*scenarios: str) -> RewardHeads:
     return RewardHeads(feature_dim=8, action_dim=4, hidden_dim=16, rewards=dict.fromkeys(scenarios, (0.0, 1.0)))
 
@@ -80,7 +86,7 @@ def small_heads(*scenarios: str) -> RewardHeads:
 def test_a_rare_end_is_learned():
     """Of 3,000 blocks 20 end their episode, those with a large first feature."""
     torch.manual_seed(0)
-    heads = with_endings(small_heads("drone", "drive"), 16)
+    heads = with_endings(small_heads("drone", "drive"), ["drone"], 16)
     blocks = Blocks("drone", torch.randn(3000, 8), torch.randn(3000, 4), [150] * 20, [True] * 20)
     last = torch.arange(149, 3000, 150)
     blocks.features[:, 0] = -1
@@ -92,7 +98,7 @@ def test_a_rare_end_is_learned():
 
 def test_new_heads_say_what_the_old_ones_said():
     heads = small_heads("zoo")
-    extended = with_endings(heads, 12)
+    extended = with_endings(heads, ["zoo"], 12)
     seen = torch.randn(5, 8), torch.randn(5, 4), ["zoo"] * 5
     for one, other in zip(heads(*seen), extended(*seen), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
@@ -114,10 +120,10 @@ BAD = {
 
 @pytest.mark.parametrize("message", BAD)
 def test_bad_arguments_are_refused_by_name(message, tmp_path):
-    arguments = {"scenarios": ("drone",), "data": tmp_path, "output": tmp_path / "world"} | BAD[message]
+    arguments = {"scenarios": ("drone",), "data": tmp_path, "run": tmp_path / "run"} | BAD[message]
     with pytest.raises((ValueError, OSError), match=message.replace("[", r"\[").replace("]", r"\]")):
         train_endings(EndingsArgs(**arguments))
-    assert not (tmp_path / "world").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_data_without_ends_are_refused(tmp_path):
@@ -126,4 +132,4 @@ def test_data_without_ends_are_refused(tmp_path):
             CollectArgs(env="AstraSim/Drone-v0", output=tmp_path / "drone" / split, episodes=1, blocks=4, workers=1)
         )
     with pytest.raises(ValueError, match="^data: no episode in .* ends by itself"):
-        train_endings(EndingsArgs(("drone",), data=tmp_path, output=tmp_path / "world"))
+        train_endings(EndingsArgs(("drone",), data=tmp_path, run=tmp_path / "run"))

@@ -345,6 +345,8 @@ def test_save_and_load(transformer, tmp_path):
     loaded = AstraTransformer.from_pretrained(tmp_path)
     for (name, a), b in zip(transformer.state_dict().items(), loaded.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, msg=name)
+    loaded.save_pretrained(tmp_path / "again")
+    assert str(tmp_path) not in (tmp_path / "again" / "config.json").read_text()
 
 
 def test_what_belongs_to_a_modality_still_does_after_loading(tmp_path):

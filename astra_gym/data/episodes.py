@@ -137,17 +137,23 @@ def encode_blocks(
     return torch.cat(latents)
 
 
-def _fingerprint(autoencoder: BlockAutoencoder, path: Path, bf16: bool) -> str:
-    """Of what decides a dataset's latents; of the episodes that are their seeds, lengths and bytes in all."""
-    digest = hashlib.sha256(str(bf16).encode())
-    for name, tensor in sorted(autoencoder.encoder.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
-    digest.update((path / "metadata.json").read_bytes())
+def data_fingerprint(path: Path) -> str:
+    """Of a dataset: of its settings, and of its episodes' seeds, lengths and bytes in all."""
+    digest = hashlib.sha256((path / "metadata.json").read_bytes())
     storage = open_storage(path)
     for episode in storage.get_episode_metadata(range(storage.total_episodes)):
         digest.update(f"{episode.get('seed')} {episode['total_steps']} ".encode())
-    sizes = [file.stat().st_size for file in sorted((path / "data").rglob("*")) if file.is_file()]
+    sizes = [file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()]
     digest.update(str(sizes).encode())
+    return digest.hexdigest()
+
+
+def _fingerprint(autoencoder: BlockAutoencoder, path: Path, bf16: bool) -> str:
+    """Of what decides a dataset's latents."""
+    digest = hashlib.sha256(str(bf16).encode())
+    for name, tensor in sorted(autoencoder.encoder.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+    digest.update(data_fingerprint(path).encode())
     return digest.hexdigest()[:12]
 
 

@@ -6,6 +6,7 @@ without it where there is none. So there is none until its import is over.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,8 +49,13 @@ class ModelMixin(DiffusersModel):
     _supports_gradient_checkpointing = False
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """As in diffusers; the weights may be read by whoever may read the config beside them."""
+        """As in diffusers, but whoever may read the config may read the weights beside it, and it does not say from
+        which folder of this machine they once came."""
         super().save_pretrained(save_directory, *args, **kwargs)
+        config = Path(save_directory) / "config.json"
+        settings = json.loads(config.read_text())
+        settings.pop("_name_or_path", None)
+        config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
         for weights in Path(save_directory).glob("*.safetensors"):
             give_usual_permissions(weights)
 

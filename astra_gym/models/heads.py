@@ -12,19 +12,19 @@ from astra_gym.models.base import ConfigMixin, ModelMixin, register_to_config
 
 
 class EndingNetwork(nn.Module):
-    """What else speaks for an end, for each scenario a number that is added to a logit: 0 until it learns."""
+    """What else speaks for an end, as a number that is added to a logit: 0 until it learns."""
 
-    def __init__(self, in_dim: int, hidden_dim: int, scenarios: int):
+    def __init__(self, in_dim: int, hidden_dim: int):
         super().__init__()
         self.hidden = nn.Linear(in_dim, hidden_dim)
         self.dropout = nn.Dropout(0.3)
-        self.out = nn.Linear(hidden_dim, scenarios)
+        self.out = nn.Linear(hidden_dim, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, seen: Tensor) -> Tensor:
-        """``(..., in_dim)`` to ``(..., scenarios)``."""
-        return self.out(self.dropout(F.silu(self.hidden(seen))))
+        """``(..., in_dim)`` to ``(...)``."""
+        return self.out(self.dropout(F.silu(self.hidden(seen)))).squeeze(-1)
 
 
 class RewardHeads(ModelMixin, ConfigMixin):
@@ -36,9 +36,8 @@ class RewardHeads(ModelMixin, ConfigMixin):
         hidden_dim: width of the hidden layer.
         rewards: for each scenario, mean and standard deviation of the training data's rewards a block; the network
             predicts in these units.
-        ending_dim: width of a second network, whose word on what ends an episode is added to the first one's; 0 for
-            none. It begins as nothing, and can learn from rare endings without touching the rewards
-            (:mod:`astra_gym.training.endings`).
+        ending_dims: for the scenarios that have a second network of their own, whose word on what ends an episode is
+            added to the first one's, its width. It learns from endings alone (:mod:`astra_gym.training.endings`).
     """
 
     @register_to_config
@@ -48,7 +47,7 @@ class RewardHeads(ModelMixin, ConfigMixin):
         action_dim: int,
         hidden_dim: int = 256,
         rewards: dict[str, tuple[float, float]] | None = None,
-        ending_dim: int = 0,
+        ending_dims: dict[str, int] | None = None,
     ):
         super().__init__()
         if not rewards:
@@ -59,7 +58,9 @@ class RewardHeads(ModelMixin, ConfigMixin):
         )
         self.reward = nn.Linear(hidden_dim, len(rewards))
         self.termination = nn.Linear(hidden_dim, len(rewards))
-        self.endings = EndingNetwork(feature_dim + action_dim, ending_dim, len(rewards)) if ending_dim else None
+        self.endings = nn.ModuleDict(
+            {name: EndingNetwork(feature_dim + action_dim, width) for name, width in (ending_dims or {}).items()}
+        )
 
     def forward(self, features: Tensor, code: Tensor, scenarios: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Reward in the scenario's standard units, and termination logit.
@@ -72,10 +73,12 @@ class RewardHeads(ModelMixin, ConfigMixin):
         seen = torch.cat([features, code], -1)
         hidden = self.network(seen)
         index = self._index(scenarios, hidden).reshape(-1, *[1] * (hidden.ndim - 1)).expand(*hidden.shape[:-1], 1)
-        ending = self.termination(hidden)
-        if self.endings is not None:
-            ending = ending + self.endings(seen)
-        return self.reward(hidden).gather(-1, index).squeeze(-1), ending.gather(-1, index).squeeze(-1)
+        reward, ending = (layer(hidden).gather(-1, index).squeeze(-1) for layer in (self.reward, self.termination))
+        for name, network in self.endings.items():
+            own = torch.tensor([scenario == name for scenario in scenarios], device=seen.device)
+            if own.any():
+                ending = ending.index_add(0, own.nonzero().flatten(), network(seen[own]))
+        return reward, ending
 
     def reward_scale(self, scenarios: Sequence[str], like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scenarios' rewards, each ``(B, 1, ...)``, as many axes as ``like``."""

@@ -1,12 +1,13 @@
 """What ends an episode, learned from further episodes while the world stays as it is.
 
-Few of the episodes that a world learns from end, and fewer in each of the ways in which they can. So the heads have a
-second network for endings, which learns here, in a minute, from what the world makes of frames that truly came:
-pictures and rewards stay the same, number for number, and so does every scenario that is not named.
+Few of the episodes that a world learns from end, and fewer in each of the ways in which they can. So a scenario can
+have a second network for its endings, which learns here, in a minute, from what the world makes of frames that truly
+came: pictures and rewards stay the same, number for number, and so does every other scenario.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +18,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from astra_gym.actions import Modality
 from astra_gym.bundles import Bundle, load_bundle, scenarios_of, world_folder
 from astra_gym.data.collect import check_empty
-from astra_gym.data.episodes import read_episodes
+from astra_gym.data.episodes import Episode, data_fingerprint, read_episodes
+from astra_gym.evaluation.evaluate import fingerprint
 from astra_gym.evaluation.heads import NEAR, judge_termination
 from astra_gym.evaluation.rollout import read_truth
+from astra_gym.files import replacing
 from astra_gym.models.heads import RewardHeads
 from astra_gym.training.optim import learning_rate_factor
 from astra_gym.world import World
 
+NEVER = 1_000_000
+"""Blocks to an end that does not come."""
 WORLDS = 32
 """That look at episodes at the same time."""
 ENDING_SHARE = 1 / 8
@@ -36,13 +42,14 @@ ENDING_SHARE = 1 / 8
 class EndingsArgs:
     """Teach a world's heads what ends an episode, from episodes many of which end, and write it as another bundle.
 
-    Prints how many of the ends of held-out episodes are seen in true frames, before and after.
+    Prints how many of the ends of held-out episodes are seen in true frames, before and after. What is learned is of
+    this world's own features: one that goes on from it (train --init-from) has to be taught again.
 
         astra-gym collect --env AstraSim/Drone-v0 --policy crashing-racer --episodes 1200 --blocks 60
             --output data/crashes/drone/train
         astra-gym collect --env AstraSim/Drone-v0 --episodes 160 --blocks 125 --first-seed 1100000
             --output data/crashes/drone/val
-        astra-gym train-endings --data data/crashes --scenarios drone --output runs/seeing
+        astra-gym train-endings --data data/crashes --scenarios drone
     """
 
     scenarios: tuple[str, ...]
@@ -51,10 +58,12 @@ class EndingsArgs:
     """Name of a bundled world, or the folder of one."""
     data: Path = Path("data")
     """Folder with the Minari datasets <scenario>/train and <scenario>/val."""
-    output: Path = Path("runs/endings")
-    """Folder for the new bundle."""
+    run: Path = Path("runs/endings")
+    """Folder for what the heads see of the data, which takes longest: run again after an interruption, it goes on."""
+    output: Path | None = None
+    """Folder for the new bundle; None is the folder bundle of ``run``."""
     ending_dim: int = 128
-    """Width of the network, where the world has none of its own yet."""
+    """Width of the network of a scenario that has none yet; one that has goes on with that."""
     steps: int = 3_000
     batch_size: int = 256
     lr: float = 1e-3
@@ -75,17 +84,20 @@ def train_endings(args: EndingsArgs) -> Path:
     _check(args)
     torch.manual_seed(args.seed)
     bundle = load_bundle(args.world)
-    if bundle.heads.endings is None:
-        bundle.heads = with_endings(bundle.heads, args.ending_dim)
-    parts: dict[str, list[Blocks]] = {"train": [], "val": []}
-    for name in args.scenarios:
-        for split, kept in parts.items():
-            kept.append(read_blocks(bundle, name, args.data / name / split))
-    before = [judge(bundle.heads, blocks) for blocks in parts["val"]]
-    fit(bundle.heads, parts["train"], args)
-    for blocks, was in zip(parts["val"], before, strict=True):
-        print(f"{blocks.scenario}: held-out ends before, {was}; now, {judge(bundle.heads, blocks)}")
-    return write_heads(bundle.heads, world_folder(args.world), args.output)
+    learned, held_out = (
+        [read_blocks(bundle, name, args.data / name / split, args.run) for name in args.scenarios]
+        for split in ("train", "val")
+    )
+    before = [judge(bundle.heads, blocks) for blocks in held_out]
+    heads = with_endings(bundle.heads, args.scenarios, args.ending_dim)
+    fit(heads, learned, args)
+    for blocks, was in zip(held_out, before, strict=True):
+        print(f"{blocks.scenario}: held-out ends before, {was}; now, {judge(heads, blocks)}")
+    return write_heads(heads, world_folder(args.world), _output(args))
+
+
+def _output(args: EndingsArgs) -> Path:
+    return args.output or args.run / "bundle"
 
 
 def _check(args: EndingsArgs) -> None:
@@ -95,12 +107,13 @@ def _check(args: EndingsArgs) -> None:
     for name in ("ending_dim", "steps", "batch_size"):
         if (number := getattr(args, name)) < 1:
             raise ValueError(f"{name}: got {number}, allowed are whole numbers from 1")
-    check_empty(args.output.absolute())
+    check_empty(_output(args).absolute())
 
 
-def with_endings(heads: RewardHeads, ending_dim: int) -> RewardHeads:
-    """The same heads with a network for endings that says nothing yet."""
-    extended = RewardHeads.from_config(heads.config, ending_dim=ending_dim)
+def with_endings(heads: RewardHeads, scenarios: Sequence[str], ending_dim: int) -> RewardHeads:
+    """The same heads; those of ``scenarios`` that have no network for endings get one that says nothing yet."""
+    widths = dict.fromkeys(scenarios, ending_dim) | (heads.config.ending_dims or {})
+    extended = RewardHeads.from_config(heads.config, ending_dims=widths)
     extended.load_state_dict(heads.state_dict(), strict=False)
     return extended.eval().requires_grad_(False)
 
@@ -122,46 +135,53 @@ class Blocks:
     @property
     def to_end(self) -> Tensor:
         """int64 (N,): how many blocks each is before one that ends its episode; large where none does."""
-        counts = [torch.arange(length - 1, -1, -1) + (0 if end else length) for length, end in self._episodes]
-        return torch.cat(counts)
-
-    @property
-    def _episodes(self):
-        return zip(self.lengths, self.ends, strict=True)
+        episodes = zip(self.lengths, self.ends, strict=True)
+        return torch.cat([torch.arange(length - 1, -1, -1) + (0 if end else NEVER) for length, end in episodes])
 
 
-def read_blocks(bundle: Bundle, scenario: str, folder: Path) -> Blocks:
-    """Show the world a dataset's episodes as they truly were, and keep what its heads look at.
+def read_blocks(bundle: Bundle, scenario: str, folder: Path, run: Path) -> Blocks:
+    """Show the world a dataset's episodes as they truly were, and keep in ``run`` what its heads look at.
 
     Raises:
-        ValueError: if none of them ends by itself.
+        ValueError: if none of the episodes ends by itself.
     """
     episodes = sorted(
         read_episodes(folder), key=lambda episode: len(episode.actions)
     )  # short ones wait for no long one
     if not any(episode.terminations[-1] for episode in episodes):
         raise ValueError(f"data: no episode in {folder} ends by itself")
-    world, modality = World(bundle, WORLDS, scenario), bundle.config.modality(scenario)
-    looked_at: list[tuple[Tensor, Tensor]] = []
-    handle = bundle.heads.register_forward_pre_hook(lambda _, inputs: looked_at.append(inputs[:2]))
-    features: list[Tensor] = []
-    codes: list[Tensor] = []
-    try:
-        for first in tqdm(range(0, len(episodes), WORLDS), desc=f"look at {folder}"):
-            batch = episodes[first : first + WORLDS]
-            looked_at.clear()
-            read_truth(world, modality, batch, first)
-            for kept, parts in zip((features, codes), zip(*looked_at, strict=True), strict=True):
-                by_world = torch.stack(parts, 1).cpu()
-                kept += [by_world[i, : len(episode.actions)] for i, episode in enumerate(batch)]
-    finally:
-        handle.remove()
+    key = hashlib.sha256((fingerprint(bundle) + data_fingerprint(folder)).encode()).hexdigest()[:12]
+    world, parts = World(bundle, WORLDS, scenario), []
+    for first in tqdm(range(0, len(episodes), WORLDS), desc=f"look at {folder}"):
+        kept = run / f"{scenario}-{folder.name}-{key}" / f"{first:06}.pt"
+        if not kept.exists():
+            seen = _look(world, bundle.config.modality(scenario), episodes[first : first + WORLDS], first)
+            with replacing(kept) as unfinished:
+                torch.save(seen, unfinished)
+        parts.append(torch.load(kept, weights_only=True))
+    features, code = (torch.cat(each) for each in zip(*parts, strict=True))
     return Blocks(
         scenario,
-        torch.cat(features),
-        torch.cat(codes),
+        features,
+        code,
         [len(episode.actions) for episode in episodes],
         [bool(episode.terminations[-1]) for episode in episodes],
+    )
+
+
+def _look(world: World, modality: Modality, episodes: Sequence[Episode], seed: int) -> tuple[Tensor, Tensor]:
+    """What the heads look at after each block of some episodes: features and code, end to end."""
+    looked_at: list[tuple[Tensor, Tensor]] = []
+    handle = world.bundle.heads.register_forward_pre_hook(lambda _, inputs: looked_at.append(inputs[:2]))
+    try:
+        read_truth(world, modality, episodes, seed)
+    finally:
+        handle.remove()
+    features, code = (torch.stack(each, 1).cpu() for each in zip(*looked_at, strict=True))
+    own = [slice(len(episode.actions)) for episode in episodes]
+    return (
+        torch.cat([features[i, blocks] for i, blocks in enumerate(own)]),
+        torch.cat([code[i, blocks] for i, blocks in enumerate(own)]),
     )
 
 
@@ -179,21 +199,20 @@ def judge(heads: RewardHeads, blocks: Blocks) -> str:
 
 
 def fit(heads: RewardHeads, examples: Sequence[Blocks], args: EndingsArgs) -> None:
-    """Let the network for endings learn from ``examples``, a batch of each in a step.
+    """Let the networks for endings learn from ``examples``, a batch of each in a step.
 
     Blocks shortly before an end are left out: to end there is neither right nor wrong. A batch has more ends than the
     data, and its loss weighs them less by as much, so that what is learned is how likely an end is.
     """
-    network = heads.endings
-    assert network is not None
+    networks = torch.nn.ModuleList(heads.endings[blocks.scenario] for blocks in examples)
     generator = torch.Generator().manual_seed(args.seed)
     drawn = []
     for blocks in examples:
         to_end = blocks.to_end
         drawn.append(((to_end == 0).nonzero().flatten(), (to_end > NEAR).nonzero().flatten()))
     rare = max(1, round(ENDING_SHARE * args.batch_size))
-    network.requires_grad_(True).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+    networks.requires_grad_(True).train()
+    optimizer = torch.optim.AdamW(networks.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     for step in tqdm(range(args.steps), desc="endings", unit="step"):
         for group in optimizer.param_groups:
             group["lr"] = args.lr * learning_rate_factor(step, args.steps, 1, 1.0)
@@ -209,7 +228,7 @@ def fit(heads: RewardHeads, examples: Sequence[Blocks], args: EndingsArgs) -> No
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-    network.requires_grad_(False).eval()
+    networks.requires_grad_(False).eval()
 
 
 def write_heads(heads: RewardHeads, source: Path, output: Path) -> Path:
