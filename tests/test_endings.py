@@ -2,6 +2,7 @@
 
 import filecmp
 import io
+import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -10,11 +11,18 @@ import torch
 
 pytest.importorskip("mujoco")
 
-from astra_gym.bundles import PRETRAINED, load_bundle  # noqa: E402
+from astra_gym.bundles import PRETRAINED, WorldConfig, load_bundle  # noqa: E402
 from astra_gym.cli import main  # noqa: E402
 from astra_gym.data.collect import CollectArgs, collect  # noqa: E402
 from astra_gym.models.heads import RewardHeads  # noqa: E402
-from astra_gym.training.endings import Blocks, EndingsArgs, fit, train_endings, with_endings  # noqa: E402
+from astra_gym.training.endings import (  # noqa: E402
+    Blocks,
+    EndingsArgs,
+    fit,
+    train_endings,
+    with_endings,
+    write_bundle,
+)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +115,17 @@ def test_new_heads_say_what_the_old_ones_said():
 def test_blocks_before_an_end_are_counted():
     blocks = Blocks("drone", torch.zeros(5, 1), torch.zeros(5, 1), [3, 2], [True, False])
     assert blocks.to_end.tolist()[:3] == [2, 1, 0] and blocks.to_end[3:].min() > 0
+
+
+def test_what_could_not_end_before_can_now(tmp_path):
+    """A world whose own data had no end of a scenario does not look for one until it is taught."""
+    source = shutil.copytree(PRETRAINED / "small", tmp_path / "before")
+    config = WorldConfig.load(source)
+    ending = config.termination_rewards.pop("drone")
+    config.save(source)
+    bundle = load_bundle(source)
+    after = write_bundle(bundle.heads, {"drone": ending - 1, "drive": 0.0}, source, tmp_path / "after")
+    assert WorldConfig.load(after).termination_rewards == config.termination_rewards | {"drone": ending - 1}
 
 
 BAD = {

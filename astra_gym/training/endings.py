@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from astra_gym.actions import Modality
-from astra_gym.bundles import Bundle, load_bundle, scenarios_of, world_folder
+from astra_gym.bundles import Bundle, WorldConfig, load_bundle, scenarios_of, world_folder
 from astra_gym.data.collect import check_empty
 from astra_gym.data.episodes import Episode, data_fingerprint, read_episodes
 from astra_gym.evaluation.evaluate import fingerprint
@@ -93,7 +94,8 @@ def train_endings(args: EndingsArgs) -> Path:
     fit(heads, learned, args)
     for blocks, was in zip(held_out, before, strict=True):
         print(f"{blocks.scenario}: held-out ends before, {was}; now, {judge(heads, blocks)}")
-    return write_heads(heads, world_folder(args.world), _output(args))
+    rewards = {blocks.scenario: blocks.ending_reward for blocks in learned}
+    return write_bundle(heads, rewards, world_folder(args.world), _output(args))
 
 
 def _output(args: EndingsArgs) -> Path:
@@ -131,6 +133,8 @@ class Blocks:
     """Blocks of each episode."""
     ends: list[bool]
     """Whether each episode ends by itself, in its last block."""
+    ending_reward: float = 0.0
+    """Mean reward of the blocks that do."""
 
     @property
     def to_end(self) -> Tensor:
@@ -145,9 +149,7 @@ def read_blocks(bundle: Bundle, scenario: str, folder: Path, run: Path) -> Block
     Raises:
         ValueError: if none of the episodes ends by itself.
     """
-    episodes = sorted(
-        read_episodes(folder), key=lambda episode: len(episode.actions)
-    )  # short ones wait for no long one
+    episodes = sorted(read_episodes(folder), key=lambda episode: len(episode.actions))  # so that none waits for others
     if not any(episode.terminations[-1] for episode in episodes):
         raise ValueError(f"data: no episode in {folder} ends by itself")
     key = hashlib.sha256((fingerprint(bundle) + data_fingerprint(folder)).encode()).hexdigest()[:12]
@@ -166,6 +168,7 @@ def read_blocks(bundle: Bundle, scenario: str, folder: Path, run: Path) -> Block
         code,
         [len(episode.actions) for episode in episodes],
         [bool(episode.terminations[-1]) for episode in episodes],
+        float(np.mean([episode.rewards[-1] for episode in episodes if episode.terminations[-1]])),
     )
 
 
@@ -231,13 +234,20 @@ def fit(heads: RewardHeads, examples: Sequence[Blocks], args: EndingsArgs) -> No
     networks.requires_grad_(False).eval()
 
 
-def write_heads(heads: RewardHeads, source: Path, output: Path) -> Path:
-    """Copy the bundle ``source`` to ``output``, with ``heads`` in place of its own, as float16."""
+def write_bundle(heads: RewardHeads, ending_rewards: dict[str, float], source: Path, output: Path) -> Path:
+    """Copy the bundle ``source`` to ``output``, with ``heads`` in place of its own, as float16.
+
+    Scenarios of ``ending_rewards`` that could not end before get these as the reward of a block that ends an episode.
+    """
     unfinished = output.with_name(f".unfinished-{output.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(source, unfinished)
     shutil.rmtree(unfinished / "heads")
     heads.to(torch.float16).save_pretrained(unfinished / "heads")
+    config = WorldConfig.load(unfinished)
+    if new := {name: reward for name, reward in ending_rewards.items() if name not in config.termination_rewards}:
+        config.termination_rewards |= new
+        config.save(unfinished)
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.exists():
         output.rmdir()
