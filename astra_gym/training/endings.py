@@ -153,7 +153,7 @@ def read_blocks(bundle: Bundle, scenario: str, folder: Path, run: Path) -> Block
     if not any(episode.terminations[-1] for episode in episodes):
         raise ValueError(f"data: no episode in {folder} ends by itself")
     key = hashlib.sha256((fingerprint(bundle) + data_fingerprint(folder)).encode()).hexdigest()[:12]
-    world, parts = World(bundle, WORLDS, scenario), []
+    world, parts = World(bundle, min(WORLDS, len(episodes)), scenario), []
     for first in tqdm(range(0, len(episodes), WORLDS), desc=f"look at {folder}"):
         kept = run / f"{scenario}-{folder.name}-{key}" / f"{first:06}.pt"
         if not kept.exists():
