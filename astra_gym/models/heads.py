@@ -75,9 +75,9 @@ class RewardHeads(ModelMixin, ConfigMixin):
         index = self._index(scenarios, hidden).reshape(-1, *[1] * (hidden.ndim - 1)).expand(*hidden.shape[:-1], 1)
         reward, ending = (layer(hidden).gather(-1, index).squeeze(-1) for layer in (self.reward, self.termination))
         for name, network in self.endings.items():
-            own = torch.tensor([scenario == name for scenario in scenarios], device=seen.device)
-            if own.any():
-                ending = ending.index_add(0, own.nonzero().flatten(), network(seen[own]))
+            if own := [i for i, scenario in enumerate(scenarios) if scenario == name]:
+                places = torch.tensor(own, device=seen.device)
+                ending = ending.index_add(0, places, network(seen[places]))
         return reward, ending
 
     def reward_scale(self, scenarios: Sequence[str], like: Tensor) -> tuple[Tensor, Tensor]:

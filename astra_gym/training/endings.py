@@ -22,7 +22,7 @@ from tqdm import tqdm
 from astra_gym.actions import Modality
 from astra_gym.bundles import Bundle, WorldConfig, load_bundle, scenarios_of, world_folder
 from astra_gym.data.collect import check_empty
-from astra_gym.data.episodes import Episode, data_fingerprint, read_episodes
+from astra_gym.data.episodes import Episode, data_fingerprint, open_storage, read_episodes
 from astra_gym.evaluation.evaluate import fingerprint
 from astra_gym.evaluation.heads import NEAR, judge_termination
 from astra_gym.evaluation.rollout import read_truth
@@ -106,10 +106,12 @@ def _check(args: EndingsArgs) -> None:
     known = scenarios_of(args.world)
     if not args.scenarios or any(name not in known for name in args.scenarios):
         raise ValueError(f"scenarios: got {list(args.scenarios)}, allowed are some of {known}")
-    for name in ("ending_dim", "steps", "batch_size"):
-        if (number := getattr(args, name)) < 1:
-            raise ValueError(f"{name}: got {number}, allowed are whole numbers from 1")
+    for name, least in (("ending_dim", 1), ("steps", 1), ("batch_size", 2)):
+        if (number := getattr(args, name)) < least:
+            raise ValueError(f"{name}: got {number}, allowed are whole numbers from {least}")
     check_empty(_output(args).absolute())
+    for folder in (args.data / name / split for name in args.scenarios for split in ("train", "val")):
+        open_storage(folder)  # which refuses what is no dataset before another one is looked at for long
 
 
 def with_endings(heads: RewardHeads, scenarios: Sequence[str], ending_dim: int) -> RewardHeads:
