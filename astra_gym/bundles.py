@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -281,3 +282,15 @@ def load_bundle(
     if cold := {name: heat for name, heat in config.temperatures.items() if not 0 < heat < float("inf")}:
         raise ValueError(f"world: {folder / 'world.json'} has {cold} in temperatures, allowed are numbers above 0")
     return Bundle(config=config, starts=starts, **modules)
+
+
+def fingerprint(bundle: Bundle) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of all of a bundle's weights, as bfloat16 whatever it computes in, and
+    of its settings (world.json)."""
+    digest = hashlib.sha256()
+    for part in bundle.parts.values():
+        for name, tensor in sorted(part.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().bfloat16().float().cpu().numpy().tobytes())
+    digest.update(json.dumps(asdict(bundle.config), sort_keys=True).encode())
+    return digest.hexdigest()[:16]

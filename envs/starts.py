@@ -51,8 +51,8 @@ def start_bank(world: World, modality: Modality, episodes: str | Path | None) ->
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What ``reset(options=...)`` asks for."""
+class ResetOptions:
+    """What ``reset(options=...)`` asks of one scenario, checked."""
 
     start: Start | None
     """Where to begin, None for any place of the bank."""
@@ -62,7 +62,7 @@ class Asked:
 
 def read_options(
     world: World, bank: StartBank | EpisodeStarts, modality: Modality, options: Mapping[str, Any] | None
-) -> Asked:
+) -> ResetOptions:
     """What the options of a ``reset`` ask for; nothing is drawn or changed.
 
     Args:
@@ -79,11 +79,11 @@ def read_options(
     options = dict(options or {})
     start = _given_start(world, modality, bank, options)
     known = list(world.bundle.transformer.config.modalities)
-    return Asked(start, scenario_of(options.get("prompt", modality.name), known))
+    return ResetOptions(start, scenario_of(options.get("prompt", modality.name), known))
 
 
 def draw_beginnings(
-    bank: StartBank | EpisodeStarts, asked: Asked, generators: Sequence[np.random.Generator]
+    bank: StartBank | EpisodeStarts, asked: ResetOptions, generators: Sequence[np.random.Generator]
 ) -> list[Beginning]:
     """Beginnings of several episodes of one scenario, one for each generator of random numbers."""
     drawn = [(int(rng.integers(len(bank))), int(rng.integers(2**31))) for rng in generators]

@@ -18,7 +18,7 @@ from gymnasium.vector.utils import batch_space
 from astra_gym.actions import MODALITIES, Modality
 from astra_gym.envs.base import LATENT_BOUND, check_views, make_world, observation_space
 from astra_gym.envs.released import is_released
-from astra_gym.envs.starts import Asked, Beginning, draw_beginnings, read_options, start_bank
+from astra_gym.envs.starts import Beginning, ResetOptions, draw_beginnings, read_options, start_bank
 from astra_gym.scenarios import environment_id, in_order
 
 if TYPE_CHECKING:
@@ -232,8 +232,8 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         reset = ended if same_step else waiting
         self._ended = ended.copy()
         if reset.any():
-            ended_worlds = np.flatnonzero(reset).tolist()
-            self._begin(ended_worlds, self._read_options(ended_worlds))
+            beginning = np.flatnonzero(reset).tolist()
+            self._begin(beginning, self._read_options(beginning))
         spread = None if step.spread is None else np.where(reset, 0, step.spread)
         infos |= self._info(np.ones_like(reset), np.where(reset[:, None], 0, step.routing), spread)
         return self._observation(), rewards, terminations, truncations, infos
@@ -271,7 +271,7 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._frames[...], self._latents[...] = state["frames"], state["latents"]
         self._elapsed, self._ended = state["elapsed"].copy(), state["ended"].copy()
 
-    def _read_options(self, worlds: list[int], options: dict[str, Any] | None = None) -> dict[str, Asked]:
+    def _read_options(self, worlds: list[int], options: dict[str, Any] | None = None) -> dict[str, ResetOptions]:
         """What ``options`` ask of each scenario that is among ``worlds``."""
         among = {self.scenarios[world] for world in worlds}
         return {
@@ -280,12 +280,12 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             if name in among
         }
 
-    def _begin(self, worlds: list[int], asked: dict[str, Asked]) -> None:
+    def _begin(self, worlds: list[int], asked: dict[str, ResetOptions]) -> None:
         """Begin an episode in each of ``worlds``."""
         drawn: dict[int, Beginning] = {}
-        for name, wish in asked.items():
+        for name, options in asked.items():
             chosen = [world for world in self._members[name] if world in worlds]
-            beginnings = draw_beginnings(self._banks[name], wish, [self._generators[world] for world in chosen])
+            beginnings = draw_beginnings(self._banks[name], options, [self._generators[world] for world in chosen])
             drawn |= zip(chosen, beginnings, strict=True)
         starts, seeds, prompts = zip(*((b.start, b.seed, b.prompt) for b in drawn.values()), strict=True)
         self._frames[list(drawn)] = self._world.reset(starts, seeds, list(drawn), prompts)

@@ -16,8 +16,8 @@ from astra_gym.cli import main  # noqa: E402
 from astra_gym.data.collect import CollectArgs, collect  # noqa: E402
 from astra_gym.models.heads import RewardHeads  # noqa: E402
 from astra_gym.training.endings import (  # noqa: E402
-    Blocks,
     EndingsArgs,
+    SeenEpisodes,
     fit,
     train_endings,
     with_endings,
@@ -95,12 +95,12 @@ def test_a_rare_end_is_learned():
     """Of 3,000 blocks 20 end their episode, those with a large first feature."""
     torch.manual_seed(0)
     heads = with_endings(small_heads("drone", "drive"), ["drone"], 16)
-    blocks = Blocks("drone", torch.randn(3000, 8), torch.randn(3000, 4), [150] * 20, [True] * 20)
+    seen = SeenEpisodes("drone", torch.randn(3000, 8), torch.randn(3000, 4), [150] * 20, [True] * 20)
     last = torch.arange(149, 3000, 150)
-    blocks.features[:, 0] = -1
-    blocks.features[last, 0] = 3
-    fit(heads, [blocks], EndingsArgs(("drone",), steps=300, lr=1e-2))
-    _, logits = heads(blocks.features, blocks.code, ["drone"] * 3000)
+    seen.features[:, 0] = -1
+    seen.features[last, 0] = 3
+    fit(heads, [seen], EndingsArgs(("drone",), steps=300, lr=1e-2))
+    _, logits = heads(seen.features, seen.code, ["drone"] * 3000)
     assert torch.equal((logits > 0).nonzero().flatten(), last)
 
 
@@ -113,8 +113,8 @@ def test_new_heads_say_what_the_old_ones_said():
 
 
 def test_blocks_before_an_end_are_counted():
-    blocks = Blocks("drone", torch.zeros(5, 1), torch.zeros(5, 1), [3, 2], [True, False])
-    assert blocks.to_end.tolist()[:3] == [2, 1, 0] and blocks.to_end[3:].min() > 0
+    seen = SeenEpisodes("drone", torch.zeros(5, 1), torch.zeros(5, 1), [3, 2], [True, False])
+    assert seen.to_end.tolist()[:3] == [2, 1, 0] and seen.to_end[3:].min() > 0
 
 
 def test_what_could_not_end_before_can_now(tmp_path):

@@ -18,7 +18,7 @@ pytest.importorskip("Box2D")
 pytest.importorskip("minari")
 pytest.importorskip("skimage")
 
-from astra_gym.bundles import Start, load_bundle  # noqa: E402
+from astra_gym.bundles import Start, fingerprint, load_bundle  # noqa: E402
 from astra_gym.data.collect import CollectArgs, collect  # noqa: E402
 from astra_gym.data.episodes import read_episodes  # noqa: E402
 from astra_gym.evaluation import drift_drive, heads, heldout, metrics, report  # noqa: E402
@@ -27,7 +27,7 @@ from astra_gym.evaluation.control import driving_clips  # noqa: E402
 from astra_gym.evaluation.drift import actions_from  # noqa: E402
 from astra_gym.evaluation.drift_drive import bends, bends_to_come  # noqa: E402
 from astra_gym.evaluation.egomotion import displacement, speed_and_turn  # noqa: E402
-from astra_gym.evaluation.evaluate import EvaluateArgs, evaluate, fingerprint  # noqa: E402
+from astra_gym.evaluation.evaluate import EvaluateArgs, evaluate  # noqa: E402
 from astra_gym.evaluation.rollout import Reading, Rollout, read_truth, roll  # noqa: E402
 from astra_gym.evaluation.routing import routed_as  # noqa: E402
 from astra_gym.evaluation.speed import measure_speed  # noqa: E402

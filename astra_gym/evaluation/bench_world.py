@@ -20,7 +20,6 @@ from astra_gym.envs import AstraVectorEnv
 from astra_gym.envs.base import make_world
 from astra_gym.evaluation import bench_report
 from astra_gym.evaluation.bench_race import Contender, simulator_contenders, take_turns, world_contender
-from astra_gym.evaluation.evaluate import fingerprint
 from astra_gym.evaluation.speed import in_a_process_of_its_own
 from astra_gym.files import write_json
 from astra_gym.scenarios import environment_id
@@ -122,7 +121,7 @@ def bench_world(args: BenchWorldArgs) -> str:
     """
     import torch
 
-    from astra_gym.bundles import load_bundle
+    from astra_gym.bundles import fingerprint, load_bundle
     from astra_gym.evaluation.bench_fidelity import judge_options
     from astra_gym.evaluation.machine import describe
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
@@ -117,7 +116,7 @@ def evaluate(args: EvaluateArgs) -> Figures:
         ConnectionError: if ``args.ray`` names no cluster that can be joined.
         ImportError: if it names one and Ray is not installed.
     """
-    from astra_gym.bundles import PRETRAINED, bundled_worlds, load_bundle
+    from astra_gym.bundles import PRETRAINED, bundled_worlds, fingerprint, load_bundle
     from astra_gym.data.episodes import open_storage
     from astra_gym.evaluation.on_cluster import judge_on_cluster
     from astra_gym.evaluation.routing import judge_routing
@@ -240,15 +239,3 @@ def _chosen(names: tuple[str, ...], everything: list[str]) -> list[str]:
     if not names or set(names) - set(everything):
         raise ValueError(f"scenarios: got {list(names)}, this world has {everything}; or 'all' alone")
     return [name for name in everything if name in names]
-
-
-def fingerprint(bundle: Bundle) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of all of a bundle's weights, as bfloat16 whatever it computes in, and
-    of its settings (world.json)."""
-    digest = hashlib.sha256()
-    for part in bundle.parts.values():
-        for name, tensor in sorted(part.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().bfloat16().float().cpu().numpy().tobytes())
-    digest.update(json.dumps(asdict(bundle.config), sort_keys=True).encode())
-    return digest.hexdigest()[:16]

@@ -28,8 +28,7 @@ def policy_key(name: str, scenario: str) -> str:
     key = f"{name}@{digest(Path(name))}" if Path(name).is_file() else name
     if name == "planner" or name.endswith(".json"):
         from astra_gym.agents.planner import PlannerConfig
-        from astra_gym.bundles import load_bundle
-        from astra_gym.evaluation.evaluate import fingerprint
+        from astra_gym.bundles import fingerprint, load_bundle
 
         config = PlannerConfig() if name == "planner" else PlannerConfig.load(Path(name))
         key += f" in {fingerprint(load_bundle(config.world or 'small'))}"

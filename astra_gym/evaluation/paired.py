@@ -110,7 +110,7 @@ class PairedStarts:
         simulator_id(scenario)
         if scenario not in bundle.starts:
             raise ValueError(f"scenario: got {scenario!r}, this world was trained for {list(bundle.starts)}")
-        from astra_gym.evaluation.evaluate import fingerprint
+        from astra_gym.bundles import fingerprint
 
         self.scenario, self.modality = scenario, MODALITIES[scenario]
         self.starts, self.context, self.blocks = starts, context, blocks

@@ -117,8 +117,7 @@ def judge_planning(args: PlanArgs) -> PlanFigures:
         ValueError: on an argument that cannot be.
         FileNotFoundError: if there is no such world.
     """
-    from astra_gym.bundles import load_bundle
-    from astra_gym.evaluation.evaluate import fingerprint
+    from astra_gym.bundles import fingerprint, load_bundle
 
     planners = _checked(args)
     weights = fingerprint(load_bundle(args.planner.world or "small"))

@@ -92,8 +92,7 @@ def transfer(args: TransferArgs) -> TransferFigures:
         FileNotFoundError: if an agent or the world is missing.
     """
     from astra_gym.agents.sb3 import load_model
-    from astra_gym.bundles import load_bundle
-    from astra_gym.evaluation.evaluate import fingerprint
+    from astra_gym.bundles import fingerprint, load_bundle
     from astra_gym.evaluation.paired import PairedStarts
 
     policies, blocks = _checked(args)

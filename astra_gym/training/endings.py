@@ -20,10 +20,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from astra_gym.actions import Modality
-from astra_gym.bundles import Bundle, WorldConfig, load_bundle, scenarios_of, world_folder
+from astra_gym.bundles import Bundle, WorldConfig, fingerprint, load_bundle, scenarios_of, world_folder
 from astra_gym.data.collect import check_empty
 from astra_gym.data.episodes import Episode, data_fingerprint, open_storage, read_episodes
-from astra_gym.evaluation.evaluate import fingerprint
 from astra_gym.evaluation.heads import NEAR, judge_termination
 from astra_gym.evaluation.rollout import read_truth
 from astra_gym.files import replacing
@@ -86,15 +85,15 @@ def train_endings(args: EndingsArgs) -> Path:
     torch.manual_seed(args.seed)
     bundle = load_bundle(args.world)
     learned, held_out = (
-        [read_blocks(bundle, name, args.data / name / split, args.run) for name in args.scenarios]
+        [show_episodes(bundle, name, args.data / name / split, args.run) for name in args.scenarios]
         for split in ("train", "val")
     )
-    before = [judge(bundle.heads, blocks) for blocks in held_out]
+    before = [judge(bundle.heads, seen) for seen in held_out]
     heads = with_endings(bundle.heads, args.scenarios, args.ending_dim)
     fit(heads, learned, args)
-    for blocks, was in zip(held_out, before, strict=True):
-        print(f"{blocks.scenario}: held-out ends before, {was}; now, {judge(heads, blocks)}")
-    rewards = {blocks.scenario: blocks.ending_reward for blocks in learned}
+    for seen, was in zip(held_out, before, strict=True):
+        print(f"{seen.scenario}: held-out ends before, {was}; now, {judge(heads, seen)}")
+    rewards = {seen.scenario: seen.ending_reward for seen in learned}
     return write_bundle(heads, rewards, world_folder(args.world), _output(args))
 
 
@@ -123,8 +122,8 @@ def with_endings(heads: RewardHeads, scenarios: Sequence[str], ending_dim: int) 
 
 
 @dataclass
-class Blocks:
-    """The blocks of a scenario's episodes, as the heads see them."""
+class SeenEpisodes:
+    """Episodes of a scenario, block after block, as the heads see them."""
 
     scenario: str
     features: Tensor
@@ -145,7 +144,7 @@ class Blocks:
         return torch.cat([torch.arange(length - 1, -1, -1) + (0 if end else NEVER) for length, end in episodes])
 
 
-def read_blocks(bundle: Bundle, scenario: str, folder: Path, run: Path) -> Blocks:
+def show_episodes(bundle: Bundle, scenario: str, folder: Path, run: Path) -> SeenEpisodes:
     """Show the world a dataset's episodes as they truly were, and keep in ``run`` what its heads look at.
 
     Raises:
@@ -164,7 +163,7 @@ def read_blocks(bundle: Bundle, scenario: str, folder: Path, run: Path) -> Block
                 torch.save(seen, unfinished)
         parts.append(torch.load(kept, weights_only=True))
     features, code = (torch.cat(each) for each in zip(*parts, strict=True))
-    return Blocks(
+    return SeenEpisodes(
         scenario,
         features,
         code,
@@ -182,19 +181,18 @@ def _look(world: World, modality: Modality, episodes: Sequence[Episode], seed: i
         read_truth(world, modality, episodes, seed)
     finally:
         handle.remove()
-    features, code = (torch.stack(each, 1).cpu() for each in zip(*looked_at, strict=True))
-    own = [slice(len(episode.actions)) for episode in episodes]
-    return (
-        torch.cat([features[i, blocks] for i, blocks in enumerate(own)]),
-        torch.cat([code[i, blocks] for i, blocks in enumerate(own)]),
+    features, code = (
+        torch.cat([each[i, : len(episode.actions)] for i, episode in enumerate(episodes)])
+        for each in (torch.stack(kind, 1).cpu() for kind in zip(*looked_at, strict=True))
     )
+    return features, code
 
 
-def judge(heads: RewardHeads, blocks: Blocks) -> str:
+def judge(heads: RewardHeads, seen: SeenEpisodes) -> str:
     """How well ends are seen, in words, see :func:`astra_gym.evaluation.heads.judge_termination`."""
-    _, logits = heads(blocks.features, blocks.code, [blocks.scenario] * len(blocks.features))
-    said = [each.numpy() > 0 for each in logits.split(blocks.lengths)]
-    ends = [length - 1 if end else None for length, end in zip(blocks.lengths, blocks.ends, strict=True)]
+    _, logits = heads(seen.features, seen.code, [seen.scenario] * len(seen.features))
+    said = [each.numpy() > 0 for each in logits.split(seen.lengths)]
+    ends = [length - 1 if end else None for length, end in zip(seen.lengths, seen.ends, strict=True)]
     figures = judge_termination(said, ends)
     low, high = figures["f1_interval"]
     return (
@@ -203,17 +201,17 @@ def judge(heads: RewardHeads, blocks: Blocks) -> str:
     )
 
 
-def fit(heads: RewardHeads, examples: Sequence[Blocks], args: EndingsArgs) -> None:
+def fit(heads: RewardHeads, examples: Sequence[SeenEpisodes], args: EndingsArgs) -> None:
     """Let the networks for endings learn from ``examples``, a batch of each in a step.
 
     Blocks shortly before an end are left out: to end there is neither right nor wrong. A batch has more ends than the
     data, and its loss weighs them less by as much, so that what is learned is how likely an end is.
     """
-    networks = torch.nn.ModuleList(heads.endings[blocks.scenario] for blocks in examples)
+    networks = torch.nn.ModuleList(heads.endings[seen.scenario] for seen in examples)
     generator = torch.Generator().manual_seed(args.seed)
     drawn = []
-    for blocks in examples:
-        to_end = blocks.to_end
+    for seen in examples:
+        to_end = seen.to_end
         drawn.append(((to_end == 0).nonzero().flatten(), (to_end > NEAR).nonzero().flatten()))
     rare = max(1, round(ENDING_SHARE * args.batch_size))
     networks.requires_grad_(True).train()
@@ -222,11 +220,11 @@ def fit(heads: RewardHeads, examples: Sequence[Blocks], args: EndingsArgs) -> No
         for group in optimizer.param_groups:
             group["lr"] = args.lr * learning_rate_factor(step, args.steps, 1, 1.0)
         loss = torch.zeros(())
-        for blocks, (ends, others) in zip(examples, drawn, strict=True):
+        for seen, (ends, others) in zip(examples, drawn, strict=True):
             parts = []
             for places, count in ((ends, rare), (others, args.batch_size - rare)):
                 chosen = places[torch.randint(len(places), (count,), generator=generator)]
-                _, logits = heads(blocks.features[chosen], blocks.code[chosen], [blocks.scenario] * count)
+                _, logits = heads(seen.features[chosen], seen.code[chosen], [seen.scenario] * count)
                 target = torch.full_like(logits, float(places is ends))
                 parts.append(len(places) * F.binary_cross_entropy_with_logits(logits, target))
             loss = loss + sum(parts) / (len(ends) + len(others))
