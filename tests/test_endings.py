@@ -6,6 +6,7 @@ import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,15 +15,10 @@ pytest.importorskip("mujoco")
 from astra_gym.bundles import PRETRAINED, WorldConfig, load_bundle  # noqa: E402
 from astra_gym.cli import main  # noqa: E402
 from astra_gym.data.collect import CollectArgs, collect  # noqa: E402
+from astra_gym.data.episodes import Episode, read_episodes  # noqa: E402
 from astra_gym.models.heads import RewardHeads  # noqa: E402
-from astra_gym.training.endings import (  # noqa: E402
-    EndingsArgs,
-    SeenEpisodes,
-    fit,
-    train_endings,
-    with_endings,
-    write_bundle,
-)
+from astra_gym.training.endings import EndingsArgs, fit, train_endings, with_endings, write_bundle  # noqa: E402
+from astra_gym.training.seen_episodes import SeenEpisodes, clips_to_dream, look_at  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +72,28 @@ def test_only_the_ends_of_the_scenario_are_seen_differently(taught):
 
 
 def test_what_was_seen_before_and_now_is_told(lesson):
-    world, (line, last) = lesson
-    assert line.startswith("drone: held-out ends before, ") and "false alarms, F1" in line.split("; now, ")[1]
+    world, (true, dreams, last) = lesson
+    for frames, line in (("true frames", true), ("dreams", dreams)):
+        assert line.startswith(f"drone, {frames}: held-out ends before, ")
+        assert "false alarms, F1" in line.split("; now, ")[1]
     assert last == str(world)
 
 
+def test_dreams_go_from_true_frames_to_the_end(crashes, taught):
+    """What was kept of the data of the lesson."""
+    folder = crashes / "drone" / "train"
+    true, dreams = look_at(load_bundle("small"), "drone", folder, taught.parent, dreams=True)
+    assert sum(true.lengths) == sum(len(episode.actions) for episode in read_episodes(folder)) == len(true.features)
+    assert sum(dreams.lengths) == len(dreams.features) == len(dreams.to_end)
+    assert any(end is not None for end in dreams.ends)
+    for length, end in zip(dreams.lengths, dreams.ends, strict=True):
+        assert length == (16 if end is None else end + 3)
+    (alone,) = look_at(load_bundle("small"), "drone", folder, taught.parent, dreams=False)
+    assert not alone.dreamt and torch.equal(alone.features, true.features)
+
+
 def test_what_has_been_looked_at_is_kept(crashes, taught, tmp_path, monkeypatch):
-    monkeypatch.setattr("astra_gym.training.endings._look", lambda *_: pytest.fail("looked again"))
+    monkeypatch.setattr("astra_gym.training.seen_episodes._watch", lambda *_: pytest.fail("looked again"))
     again = EndingsArgs(("drone",), data=crashes, run=taught.parent, output=tmp_path / "world", steps=60)
     assert not filecmp.dircmp(train_endings(again) / "heads", taught / "heads").diff_files
 
@@ -95,7 +106,7 @@ def test_a_rare_end_is_learned():
     """Of 3,000 blocks 20 end their episode, those with a large first feature."""
     torch.manual_seed(0)
     heads = with_endings(small_heads("drone", "drive"), ["drone"], 16)
-    seen = SeenEpisodes("drone", torch.randn(3000, 8), torch.randn(3000, 4), [150] * 20, [True] * 20)
+    seen = SeenEpisodes("drone", torch.randn(3000, 8), torch.randn(3000, 4), [150] * 20, [149] * 20, False, -10.0)
     last = torch.arange(149, 3000, 150)
     seen.features[:, 0] = -1
     seen.features[last, 0] = 3
@@ -113,8 +124,28 @@ def test_new_heads_say_what_the_old_ones_said():
 
 
 def test_blocks_before_an_end_are_counted():
-    seen = SeenEpisodes("drone", torch.zeros(5, 1), torch.zeros(5, 1), [3, 2], [True, False])
-    assert seen.to_end.tolist()[:3] == [2, 1, 0] and seen.to_end[3:].min() > 0
+    seen = SeenEpisodes("drone", torch.zeros(6, 1), torch.zeros(6, 1), [4, 2], [2, None], True, 0.0)
+    assert seen.to_end.tolist()[:4] == [2, 1, 0, 0] and seen.to_end[4:].min() > 0
+
+
+def flight(blocks: int, ends: bool) -> Episode:
+    terminations = np.zeros(blocks, bool)
+    terminations[-1] = ends
+    frames = np.zeros((blocks + 1, 4, 8, 8, 3), np.uint8)
+    return Episode(0, frames, np.zeros((blocks, 4), np.float32), np.zeros(blocks, np.float32), terminations)
+
+
+def test_dreams_are_of_an_end_and_of_what_goes_on():
+    """16 blocks of context and 1 to 16 of dream; where nothing ends, neither does anything soon after."""
+    short, crash, long = flight(16, True), flight(17, True), flight(40, True)
+    clips = clips_to_dream([short, crash, long, flight(32, False), flight(31, False)], 16)
+    assert [clip.future for clip in clips] == sorted(clip.future for clip in clips)
+    assert [len(clip.episode.actions) for clip in clips if clip.ends] in ([17, 40], [40, 17])
+    assert [len(clip.episode.actions) for clip in clips if not clip.ends] in ([40, 32], [32, 40])
+    for clip in clips:
+        assert clip.first >= 1 and clip.context == 16 and 1 <= clip.future <= 16
+        near_an_end = 3 if clip.episode is long and not clip.ends else 0
+        assert clip.now + clip.future <= len(clip.episode.actions) - near_an_end
 
 
 def test_what_could_not_end_before_can_now(tmp_path):

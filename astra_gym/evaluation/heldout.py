@@ -30,6 +30,11 @@ class Clip:
         return self.first + self.context - 1
 
     @property
+    def ends(self) -> bool:
+        """Whether its last future block ends the episode."""
+        return self.now + self.future == len(self.episode.actions) and bool(self.episode.terminations[-1])
+
+    @property
     def context_blocks(self) -> np.ndarray:
         return self.episode.blocks[self.first : self.now + 1]
 

@@ -2,38 +2,29 @@
 
 Few of the episodes that a world learns from end, and fewer in each of the ways in which they can. So a scenario can
 have a second network for its endings, which learns here, in a minute, from what the world makes of frames that truly
-came: pictures and rewards stay the same, number for number, and so does every other scenario.
+came and of those that it dreams with the same actions: pictures and rewards stay the same, number for number, and so
+does every other scenario.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from tqdm import tqdm
 
-from astra_gym.actions import Modality
-from astra_gym.bundles import Bundle, WorldConfig, fingerprint, load_bundle, scenarios_of, world_folder
+from astra_gym.bundles import WorldConfig, load_bundle, scenarios_of, world_folder
 from astra_gym.data.collect import check_empty
-from astra_gym.data.episodes import Episode, data_fingerprint, open_storage, read_episodes
+from astra_gym.data.episodes import open_storage
 from astra_gym.evaluation.heads import NEAR, judge_termination
-from astra_gym.evaluation.rollout import read_truth
-from astra_gym.files import replacing
 from astra_gym.models.heads import RewardHeads
 from astra_gym.training.optim import learning_rate_factor
-from astra_gym.world import World
+from astra_gym.training.seen_episodes import SeenEpisodes, look_at
 
-NEVER = 1_000_000
-"""Blocks to an end that does not come."""
-WORLDS = 32
-"""That look at episodes at the same time."""
 ENDING_SHARE = 1 / 8
 """Of a batch; its loss counts them as often as there are."""
 
@@ -42,8 +33,9 @@ ENDING_SHARE = 1 / 8
 class EndingsArgs:
     """Teach a world's heads what ends an episode, from episodes many of which end, and write it as another bundle.
 
-    Prints how many of the ends of held-out episodes are seen in true frames, before and after. What is learned is of
-    this world's own features: one that goes on from it (train --init-from) has to be taught again.
+    Prints how many of the ends of held-out episodes are seen in true frames and in dreams of the same actions, before
+    and after. What is learned is of this world's own features: one that goes on from it (train --init-from) has to be
+    taught again.
 
         astra-gym collect --env AstraSim/Drone-v0 --policy crashing-racer --episodes 1200 --blocks 60
             --output data/crashes/drone/train
@@ -62,6 +54,8 @@ class EndingsArgs:
     """Folder for what the heads see of the data, which takes longest: run again after an interruption, it goes on."""
     output: Path | None = None
     """Folder for the new bundle; None is the folder bundle of ``run``."""
+    dreams: bool = True
+    """Learn from dreams, too, which begin up to 16 blocks before an end, and as many that go on."""
     ending_dim: int = 128
     """Width of the network of a scenario that has none yet; one that has goes on with that."""
     steps: int = 3_000
@@ -85,15 +79,20 @@ def train_endings(args: EndingsArgs) -> Path:
     torch.manual_seed(args.seed)
     bundle = load_bundle(args.world)
     learned, held_out = (
-        [show_episodes(bundle, name, args.data / name / split, args.run) for name in args.scenarios]
+        [
+            seen
+            for name in args.scenarios
+            for seen in look_at(bundle, name, args.data / name / split, args.run, args.dreams)
+        ]
         for split in ("train", "val")
     )
     before = [judge(bundle.heads, seen) for seen in held_out]
     heads = with_endings(bundle.heads, args.scenarios, args.ending_dim)
     fit(heads, learned, args)
     for seen, was in zip(held_out, before, strict=True):
-        print(f"{seen.scenario}: held-out ends before, {was}; now, {judge(heads, seen)}")
-    rewards = {seen.scenario: seen.ending_reward for seen in learned}
+        frames = "dreams" if seen.dreamt else "true frames"
+        print(f"{seen.scenario}, {frames}: held-out ends before, {was}; now, {judge(heads, seen)}")
+    rewards = {seen.scenario: seen.ending_reward for seen in learned if not seen.dreamt}
     return write_bundle(heads, rewards, world_folder(args.world), _output(args))
 
 
@@ -121,79 +120,10 @@ def with_endings(heads: RewardHeads, scenarios: Sequence[str], ending_dim: int) 
     return extended.eval().requires_grad_(False)
 
 
-@dataclass
-class SeenEpisodes:
-    """Episodes of a scenario, block after block, as the heads see them."""
-
-    scenario: str
-    features: Tensor
-    """float32 (N, feature_dim)"""
-    code: Tensor
-    """float32 (N, action_dim)"""
-    lengths: list[int]
-    """Blocks of each episode."""
-    ends: list[bool]
-    """Whether each episode ends by itself, in its last block."""
-    ending_reward: float = 0.0
-    """Mean reward of the blocks that do."""
-
-    @property
-    def to_end(self) -> Tensor:
-        """int64 (N,): how many blocks each is before one that ends its episode; large where none does."""
-        episodes = zip(self.lengths, self.ends, strict=True)
-        return torch.cat([torch.arange(length - 1, -1, -1) + (0 if end else NEVER) for length, end in episodes])
-
-
-def show_episodes(bundle: Bundle, scenario: str, folder: Path, run: Path) -> SeenEpisodes:
-    """Show the world a dataset's episodes as they truly were, and keep in ``run`` what its heads look at.
-
-    Raises:
-        ValueError: if none of the episodes ends by itself.
-    """
-    episodes = sorted(read_episodes(folder), key=lambda episode: len(episode.actions))  # so that none waits for others
-    if not any(episode.terminations[-1] for episode in episodes):
-        raise ValueError(f"data: no episode in {folder} ends by itself")
-    key = hashlib.sha256((fingerprint(bundle) + data_fingerprint(folder)).encode()).hexdigest()[:12]
-    world, parts = World(bundle, min(WORLDS, len(episodes)), scenario), []
-    for first in tqdm(range(0, len(episodes), WORLDS), desc=f"look at {folder}"):
-        kept = run / f"{scenario}-{folder.name}-{key}" / f"{first:06}.pt"
-        if not kept.exists():
-            seen = _look(world, bundle.config.modality(scenario), episodes[first : first + WORLDS], first)
-            with replacing(kept) as unfinished:
-                torch.save(seen, unfinished)
-        parts.append(torch.load(kept, weights_only=True))
-    features, code = (torch.cat(each) for each in zip(*parts, strict=True))
-    return SeenEpisodes(
-        scenario,
-        features,
-        code,
-        [len(episode.actions) for episode in episodes],
-        [bool(episode.terminations[-1]) for episode in episodes],
-        float(np.mean([episode.rewards[-1] for episode in episodes if episode.terminations[-1]])),
-    )
-
-
-def _look(world: World, modality: Modality, episodes: Sequence[Episode], seed: int) -> tuple[Tensor, Tensor]:
-    """What the heads look at after each block of some episodes: features and code, end to end."""
-    looked_at: list[tuple[Tensor, Tensor]] = []
-    handle = world.bundle.heads.register_forward_pre_hook(lambda _, inputs: looked_at.append(inputs[:2]))
-    try:
-        read_truth(world, modality, episodes, seed)
-    finally:
-        handle.remove()
-    features, code = (
-        torch.cat([each[i, : len(episode.actions)] for i, episode in enumerate(episodes)])
-        for each in (torch.stack(kind, 1).cpu() for kind in zip(*looked_at, strict=True))
-    )
-    return features, code
-
-
 def judge(heads: RewardHeads, seen: SeenEpisodes) -> str:
     """How well ends are seen, in words, see :func:`astra_gym.evaluation.heads.judge_termination`."""
     _, logits = heads(seen.features, seen.code, [seen.scenario] * len(seen.features))
-    said = [each.numpy() > 0 for each in logits.split(seen.lengths)]
-    ends = [length - 1 if end else None for length, end in zip(seen.lengths, seen.ends, strict=True)]
-    figures = judge_termination(said, ends)
+    figures = judge_termination([each.numpy() > 0 for each in logits.split(seen.lengths)], seen.ends)
     low, high = figures["f1_interval"]
     return (
         f"{figures['hits']} of {figures['endings']} seen, {figures['false_alarms']} false alarms,"
