@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor
 from tqdm import tqdm
 
 from astra_gym.agents.policies import Agent, RandomAgent, SkilledAgent
@@ -112,7 +111,8 @@ def discounted_returns(rewards: np.ndarray, over: np.ndarray, after: np.ndarray,
 
 
 def learn(model: PPO, observations: np.ndarray, controls: np.ndarray, returns: np.ndarray, passes: int) -> float:
-    """Make the teacher's controls likely, and learn the returns that are known.
+    """Make the teacher's controls likely, and let the value network's last layer learn the returns that are known: what
+    comes before it is the policy's, too, which errors of returns would drown.
 
     Args:
         model: whose policy and value network learn.
@@ -137,10 +137,10 @@ def learn(model: PPO, observations: np.ndarray, controls: np.ndarray, returns: n
             wanted = worth[batch.to(model.device)]
             values, likelihood, _ = policy.evaluate_actions(images, targets[batch.to(model.device)])
             surprise, missed = -likelihood.mean(), (values.squeeze(1) - wanted)[~wanted.isnan()]
-            loss: Tensor = surprise + model.vf_coef * missed.square().sum() / max(1, len(missed))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            surprise.backward(retain_graph=True)
             torch.nn.utils.clip_grad_norm_(policy.parameters(), model.max_grad_norm)
+            (missed.square().sum() / max(1, len(missed))).backward(inputs=list(policy.value_net.parameters()))
             optimizer.step()
             losses.append(surprise.item())
     policy.set_training_mode(False)
