@@ -123,6 +123,23 @@ def test_new_heads_say_what_the_old_ones_said():
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+def test_what_is_taught_again_begins_anew():
+    heads = with_endings(small_heads("zoo", "sea"), ["zoo", "sea"], 12)
+    for parameter in heads.endings.parameters():
+        torch.nn.init.normal_(parameter)
+    again = with_endings(heads, ["zoo"], 20)
+    assert again.config.ending_dims == {"zoo": 20, "sea": 12}
+    seen = torch.randn(5, 8), torch.randn(5, 4)
+    assert torch.equal(again(*seen, ["sea"] * 5)[1], heads(*seen, ["sea"] * 5)[1])
+    assert torch.equal(again(*seen, ["zoo"] * 5)[1], small_heads_without_endings(heads)(*seen, ["zoo"] * 5)[1])
+
+
+def small_heads_without_endings(heads: RewardHeads) -> RewardHeads:
+    plain = RewardHeads.from_config(heads.config, ending_dims=None)
+    plain.load_state_dict({name: tensor for name, tensor in heads.state_dict().items() if "endings" not in name})
+    return plain
+
+
 def test_blocks_before_an_end_are_counted():
     seen = SeenEpisodes("drone", torch.zeros(6, 1), torch.zeros(6, 1), [4, 2], [2, None], True, 0.0)
     assert seen.to_end.tolist()[:4] == [2, 1, 0, 0] and seen.to_end[4:].min() > 0

@@ -57,7 +57,7 @@ class EndingsArgs:
     dreams: bool = True
     """Learn from dreams, too, which begin up to 16 blocks before an end, and as many that go on."""
     ending_dim: int = 128
-    """Width of the network of a scenario that has none yet; one that has goes on with that."""
+    """Width of a scenario's network, which takes the place of the one that it may have."""
     steps: int = 3_000
     batch_size: int = 256
     lr: float = 1e-3
@@ -113,10 +113,12 @@ def _check(args: EndingsArgs) -> None:
 
 
 def with_endings(heads: RewardHeads, scenarios: Sequence[str], ending_dim: int) -> RewardHeads:
-    """The same heads; those of ``scenarios`` that have no network for endings get one that says nothing yet."""
-    widths = dict.fromkeys(scenarios, ending_dim) | (heads.config.ending_dims or {})
+    """The same heads; those of ``scenarios`` get a new network for endings that says nothing yet."""
+    widths = (heads.config.ending_dims or {}) | dict.fromkeys(scenarios, ending_dim)
     extended = RewardHeads.from_config(heads.config, ending_dims=widths)
-    extended.load_state_dict(heads.state_dict(), strict=False)
+    anew = tuple(f"endings.{name}." for name in scenarios)
+    kept = {name: tensor for name, tensor in heads.state_dict().items() if not name.startswith(anew)}
+    extended.load_state_dict(kept, strict=False)
     return extended.eval().requires_grad_(False)
 
 
@@ -132,17 +134,14 @@ def judge(heads: RewardHeads, seen: SeenEpisodes) -> str:
 
 
 def fit(heads: RewardHeads, examples: Sequence[SeenEpisodes], args: EndingsArgs) -> None:
-    """Let the networks for endings learn from ``examples``, a batch of each in a step.
+    """Let the networks for endings learn from ``examples``, a batch of each scenario in a step.
 
     Blocks shortly before an end are left out: to end there is neither right nor wrong. A batch has more ends than the
     data, and its loss weighs them less by as much, so that what is learned is how likely an end is.
     """
-    networks = torch.nn.ModuleList(heads.endings[seen.scenario] for seen in examples)
+    lessons = {name: Lesson([seen for seen in examples if seen.scenario == name]) for name in args.scenarios}
+    networks = torch.nn.ModuleList(heads.endings[name] for name in lessons)
     generator = torch.Generator().manual_seed(args.seed)
-    drawn = []
-    for seen in examples:
-        to_end = seen.to_end
-        drawn.append(((to_end == 0).nonzero().flatten(), (to_end > NEAR).nonzero().flatten()))
     rare = max(1, round(ENDING_SHARE * args.batch_size))
     networks.requires_grad_(True).train()
     optimizer = torch.optim.AdamW(networks.parameters(), lr=args.lr, weight_decay=args.weight_decay)
@@ -150,18 +149,28 @@ def fit(heads: RewardHeads, examples: Sequence[SeenEpisodes], args: EndingsArgs)
         for group in optimizer.param_groups:
             group["lr"] = args.lr * learning_rate_factor(step, args.steps, 1, 1.0)
         loss = torch.zeros(())
-        for seen, (ends, others) in zip(examples, drawn, strict=True):
+        for name, lesson in lessons.items():
             parts = []
-            for places, count in ((ends, rare), (others, args.batch_size - rare)):
+            for places, count in ((lesson.ends, rare), (lesson.others, args.batch_size - rare)):
                 chosen = places[torch.randint(len(places), (count,), generator=generator)]
-                _, logits = heads(seen.features[chosen], seen.code[chosen], [seen.scenario] * count)
-                target = torch.full_like(logits, float(places is ends))
+                _, logits = heads(lesson.features[chosen], lesson.code[chosen], [name] * count)
+                target = torch.full_like(logits, float(places is lesson.ends))
                 parts.append(len(places) * F.binary_cross_entropy_with_logits(logits, target))
-            loss = loss + sum(parts) / (len(ends) + len(others))
+            loss = loss + sum(parts) / (len(lesson.ends) + len(lesson.others))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
     networks.requires_grad_(False).eval()
+
+
+class Lesson:
+    """All blocks of a scenario, true and dreamt, and the places of those that end an episode and of the others."""
+
+    def __init__(self, examples: Sequence[SeenEpisodes]):
+        self.features = torch.cat([seen.features for seen in examples])
+        self.code = torch.cat([seen.code for seen in examples])
+        to_end = torch.cat([seen.to_end for seen in examples])
+        self.ends, self.others = (to_end == 0).nonzero().flatten(), (to_end > NEAR).nonzero().flatten()
 
 
 def write_bundle(heads: RewardHeads, ending_rewards: dict[str, float], source: Path, output: Path) -> Path:
