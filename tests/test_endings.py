@@ -43,7 +43,7 @@ def crashes(tmp_path_factory) -> Path:
 def lesson(crashes, tmp_path_factory) -> tuple[Path, list[str]]:
     """The world that has learned from them, and the lines that the command printed."""
     run, printed = tmp_path_factory.mktemp("run"), io.StringIO()
-    arguments = ["--data", str(crashes), "--scenarios", "drone", "--run", str(run), "--steps", "60"]
+    arguments = ["--data", str(crashes), "--scenarios", "drone", "--run", str(run), "--steps", "60", "--dreams"]
     with redirect_stdout(printed):
         assert main(["train-endings", *arguments]) == 0
     return run / "bundle", printed.getvalue().splitlines()
@@ -94,7 +94,7 @@ def test_dreams_go_from_true_frames_to_the_end(crashes, taught):
 
 def test_what_has_been_looked_at_is_kept(crashes, taught, tmp_path, monkeypatch):
     monkeypatch.setattr("astra_gym.training.seen_episodes._watch", lambda *_: pytest.fail("looked again"))
-    again = EndingsArgs(("drone",), data=crashes, run=taught.parent, output=tmp_path / "world", steps=60)
+    again = EndingsArgs(("drone",), data=crashes, run=taught.parent, output=tmp_path / "world", steps=60, dreams=True)
     assert not filecmp.dircmp(train_endings(again) / "heads", taught / "heads").diff_files
 
 

@@ -10,18 +10,10 @@ import pytest
 import tyro
 from stable_baselines3 import PPO, SAC
 
-from astra_gym.agents.imitation import discounted_returns, learn
 from astra_gym.agents.policies import make_agent
 from astra_gym.agents.rollout import make_block_env
 from astra_gym.agents.sb3 import Controls, algorithm_of, stack_frames, unstack_frames
-from astra_gym.agents.train import (
-    EVALUATION_SEEDS,
-    TrainAgentArgs,
-    evaluate_policy,
-    make_model,
-    make_vec_env,
-    train_agent,
-)
+from astra_gym.agents.train import EVALUATION_SEEDS, TrainAgentArgs, evaluate_policy, make_vec_env, train_agent
 
 SIMULATOR = "AstraSim/Drive-v0"
 WORLD = "AstraDrive-v0"
@@ -233,25 +225,6 @@ def test_a_head_start_by_imitation(tmp_path):
         errors[blocks] = np.mean(differences)
     assert errors[240] < errors[0]
     env.close()
-
-
-def test_the_value_network_learns_returns_where_they_are_known(tmp_path):
-    args = tiny(WORLD, tmp_path)
-    envs = make_vec_env(args, args.settings())
-    model = make_model(args, args.settings(), envs)
-    seen = np.random.default_rng(0).integers(0, 256, (32, *envs.observation_space.shape), dtype=np.uint8)
-    returns = np.where(np.arange(32) < 16, 3.0, np.nan).astype(np.float32)
-    model.lr_schedule = lambda _: 1e-2
-    learn(model, seen, np.zeros((32, *envs.action_space.shape), np.float32), returns, passes=60)
-    values = model.policy.predict_values(model.policy.obs_to_tensor(seen)[0]).detach().numpy()
-    assert np.abs(values[:16] - 3).mean() < 0.5
-    envs.close()
-
-
-def test_returns_stop_at_the_end_of_an_episode():
-    rewards, over = np.array([[1.0], [2.0], [3.0]]), np.array([[False], [True], [False]])
-    returns = discounted_returns(rewards, over, np.array([10.0]), 0.5)
-    np.testing.assert_allclose(returns, [[1 + 0.5 * 2], [2], [3 + 0.5 * 10]])
 
 
 def test_frames_and_controls_there_and_back():

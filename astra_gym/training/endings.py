@@ -2,8 +2,8 @@
 
 Few of the episodes that a world learns from end, and fewer in each of the ways in which they can. So a scenario can
 have a second network for its endings, which learns here, in a minute, from what the world makes of frames that truly
-came and of those that it dreams with the same actions: pictures and rewards stay the same, number for number, and so
-does every other scenario.
+came and, if asked for, of those that it dreams with the same actions: pictures and rewards stay the same, number for
+number, and so does every other scenario.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ ENDING_SHARE = 1 / 8
 class EndingsArgs:
     """Teach a world's heads what ends an episode, from episodes many of which end, and write it as another bundle.
 
-    Prints how many of the ends of held-out episodes are seen in true frames and in dreams of the same actions, before
-    and after. What is learned is of this world's own features: one that goes on from it (train --init-from) has to be
-    taught again.
+    Prints how many of the ends of held-out episodes are seen, before and after: in true frames and, where dreams are
+    learned from, in dreams of the same actions. What is learned is of this world's own features: one that goes on from
+    it (train --init-from) has to be taught again.
 
         astra-gym collect --env AstraSim/Drone-v0 --policy crashing-racer --episodes 1200 --blocks 60
             --output data/crashes/drone/train
@@ -54,8 +54,9 @@ class EndingsArgs:
     """Folder for what the heads see of the data, which takes longest: run again after an interruption, it goes on."""
     output: Path | None = None
     """Folder for the new bundle; None is the folder bundle of ``run``."""
-    dreams: bool = True
-    """Learn from dreams, too, which begin up to 16 blocks before an end, and as many that go on."""
+    dreams: bool = False
+    """Learn from dreams, too, of which some begin up to 16 blocks before an end and some go on: more ends are seen in
+    dreams then, and fewer in true frames."""
     ending_dim: int = 128
     """Width of a scenario's network, which takes the place of the one that it may have."""
     steps: int = 3_000
