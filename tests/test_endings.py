@@ -106,7 +106,7 @@ def test_a_rare_end_is_learned():
     """Of 3,000 blocks 20 end their episode, those with a large first feature."""
     torch.manual_seed(0)
     heads = with_endings(small_heads("drone", "drive"), ["drone"], 16)
-    seen = SeenEpisodes("drone", torch.randn(3000, 8), torch.randn(3000, 4), [150] * 20, [149] * 20, False, -10.0)
+    seen = SeenEpisodes("drone", torch.randn(3000, 8), torch.randn(3000, 4), [150] * 20, [149] * 20)
     last = torch.arange(149, 3000, 150)
     seen.features[:, 0] = -1
     seen.features[last, 0] = 3
@@ -141,7 +141,7 @@ def small_heads_without_endings(heads: RewardHeads) -> RewardHeads:
 
 
 def test_blocks_before_an_end_are_counted():
-    seen = SeenEpisodes("drone", torch.zeros(6, 1), torch.zeros(6, 1), [4, 2], [2, None], True, 0.0)
+    seen = SeenEpisodes("drone", torch.zeros(6, 1), torch.zeros(6, 1), [4, 2], [2, None])
     assert seen.to_end.tolist()[:4] == [2, 1, 0, 0] and seen.to_end[4:].min() > 0
 
 

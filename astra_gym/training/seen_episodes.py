@@ -41,9 +41,9 @@ class SeenEpisodes:
     """Blocks of each episode."""
     ends: list[int | None]
     """Which of its blocks ends each episode, None if none does. Those after it, which only a dream has, are as good."""
-    dreamt: bool
-    ending_reward: float
-    """Mean true reward of the blocks that end an episode."""
+    dreamt: bool = False
+    ending_reward: float = 0.0
+    """Mean reward of the blocks that end an episode in truth."""
 
     @property
     def to_end(self) -> Tensor:
@@ -100,7 +100,7 @@ def _show(bundle: Bundle, scenario: str, episodes: Sequence[Episode], kept: Path
     features, code = _what_heads_see(world, show, lengths, kept, label)
     ends = [len(episode.actions) - 1 if episode.terminations[-1] else None for episode in episodes]
     reward = np.mean([episode.rewards[-1] for episode in episodes if episode.terminations[-1]])
-    return SeenEpisodes(scenario, features, code, lengths, ends, False, float(reward))
+    return SeenEpisodes(scenario, features, code, lengths, ends, ending_reward=float(reward))
 
 
 def _dream(bundle: Bundle, scenario: str, clips: Sequence[Clip], kept: Path, label: str) -> SeenEpisodes:
@@ -118,8 +118,7 @@ def _dream(bundle: Bundle, scenario: str, clips: Sequence[Clip], kept: Path, lab
             world.step(rows[:, step], decode=False)
 
     features, code = _what_heads_see(world, dream, lengths, kept, label)
-    reward = np.mean([clip.future_rewards[-1] for clip in clips if clip.ends] or [0.0])
-    return SeenEpisodes(scenario, features, code, lengths, ends, True, float(reward))
+    return SeenEpisodes(scenario, features, code, lengths, ends, dreamt=True)
 
 
 def _what_heads_see(
