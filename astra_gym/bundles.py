@@ -288,7 +288,7 @@ def fingerprint(bundle: Bundle, without: str | None = None) -> str:
     """First 16 hexadecimal digits of the SHA-256 of all of a bundle's weights, as bfloat16 whatever it computes in, and
     of its settings (world.json). One of its parts can be left out, by its name."""
     digest = hashlib.sha256()
-    for part in [part for name, part in bundle.parts.items() if name != without]:
+    for part in (bundle.parts[name] for name in bundle.parts if name != without):
         for name, tensor in sorted(part.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().bfloat16().float().cpu().numpy().tobytes())

@@ -35,6 +35,7 @@ def roll(
     seed: int,
     label: str,
     while_stepping: Callable[[], AbstractContextManager[object]] = nullcontext,
+    decode: bool = True,
 ) -> Rollout:
     """Roll from each start with its own actions, as many at a time as ``world`` holds.
 
@@ -47,6 +48,7 @@ def roll(
         seed: of the first start.
         label: of the progress bar.
         while_stepping: makes a context in which the blocks are generated; the starts are taken in outside of it.
+        decode: without it there are no ``blocks``, which saves the time to make them.
     """
     size, steps = world.num_worlds, rows.shape[1]
     parts = []
@@ -57,7 +59,7 @@ def roll(
             made = []
             with while_stepping():
                 for step in range(steps):
-                    made.append(world.step(rows[batch, step]))
+                    made.append(world.step(rows[batch, step], decode=decode))
                     bar.update()
             real = slice(0, min(size, len(starts) - begin))
             parts.append(

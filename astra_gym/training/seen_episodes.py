@@ -16,7 +16,7 @@ from astra_gym.bundles import Bundle, fingerprint
 from astra_gym.data.episodes import Episode, data_fingerprint, read_episodes
 from astra_gym.evaluation.heads import NEAR, ending_rows
 from astra_gym.evaluation.heldout import ENDINGS, Clip, as_start
-from astra_gym.evaluation.rollout import read_truth
+from astra_gym.evaluation.rollout import read_truth, roll
 from astra_gym.files import replacing
 from astra_gym.world import World
 
@@ -110,12 +110,9 @@ def _dream(bundle: Bundle, scenario: str, clips: Sequence[Clip], kept: Path, lab
     lengths = [clip.future + (NEAR if clip.ends else 0) for clip in clips]
 
     def dream(chosen: Sequence[int]) -> None:
-        batch = [clips[chosen[min(i, len(chosen) - 1)]] for i in range(world.num_worlds)]
-        rows = ending_rows(batch, modality.rows)
-        seeds = [chosen[0] + i for i in range(world.num_worlds)]
-        world.reset([as_start(world, modality, clip) for clip in batch], seeds)
-        for step in range(rows.shape[1]):
-            world.step(rows[:, step], decode=False)
+        batch = [clips[i] for i in chosen]
+        starts = [as_start(world, modality, clip) for clip in batch]
+        roll(world, starts, ending_rows(batch, modality.rows), chosen[0], "dream", decode=False)
 
     features, code = _what_heads_see(world, dream, lengths, kept, label)
     return SeenEpisodes(scenario, features, code, lengths, ends, dreamt=True)
