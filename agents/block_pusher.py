@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from astra_gym.agents.squares import neighbours
+
 METRES_PER_ACTION = 0.132
 """How far an action of 1 moves the gripper in a block."""
 BLOCK_HEIGHT, FINGER_HEIGHT, TABLE_HEIGHT = 0.43, 0.405, 0.40
@@ -66,28 +68,34 @@ class TableView:
     def block(self) -> np.ndarray | None:
         return self._middle(self._block, BLOCK_HEIGHT)
 
-    def gripper(self, expected: np.ndarray) -> np.ndarray | None:
-        """The black fingers, or where the arm hides them the lower end of the limb, near the place ``expected``."""
-        size = len(self._points)
-        grey = self._spread < 32
-        black = grey & (self._brightest < 50)
-        places = places_on_table(self._points, FINGER_HEIGHT)
-        right, away = np.moveaxis(places - expected, -1, 0)
-        below_limb = np.zeros_like(grey)
-        for rows in range(1, max(2, size * 6 // 64)):
-            below_limb[rows:] |= (grey & (self._brightest > 80))[:-rows]
-        fingers = black & (self._spread < 16) & below_limb & (np.hypot(right, away) < 0.13)
-        if fingers.sum() >= 2:
-            return self._middle(fingers, FINGER_HEIGHT, 2)
-        table = np.median(self._colours[size * 3 // 8 :].reshape(-1, 3), 0)
-        arm = grey & (np.abs(self._colours - table).max(-1) > 14) & (black | (self._brightest > 105))
-        rows_of_arm = np.flatnonzero((arm & (np.abs(right) < 0.06) & (np.abs(away) < 0.09)).sum(1) >= 2)
-        if not len(rows_of_arm):
+    @property
+    def gripper(self) -> np.ndarray | None:
+        """The black fingers at the lower end of the arm's lowest limb, or where they are hidden that end."""
+        end = self._end_of_limb()
+        if end is None:
             return None
-        end = np.zeros_like(arm)
-        end[max(rows_of_arm[-1] - 2, 0) : rows_of_arm[-1] + 1] = True
-        place = self._middle(arm & end & (np.abs(right) < 0.06), FINGER_HEIGHT, 2)
-        return place if place is not None and abs(place[1] - expected[1]) < 0.06 else None
+        black = (self._brightest < 50) & (self._spread < 16)
+        places = places_on_table(self._points, FINGER_HEIGHT)
+        fingers = black & (np.hypot(*np.moveaxis(places - end, -1, 0)) < 0.05)
+        return self._middle(fingers, FINGER_HEIGHT, 2) if fingers.sum() >= 2 else end
+
+    def _end_of_limb(self) -> np.ndarray | None:
+        """Where the lowest piece of the arm ends that is bright and grey, unlike table and floor."""
+        upper, lower = np.split(self._colours, [len(self._colours) * 3 // 8])
+        table = np.median(lower.reshape(-1, 3), 0)
+        floor = np.median(np.concatenate([upper[:, :2], upper[:, -2:]], 1).reshape(-1, 3), 0)
+        limbs = (self._spread < 24) & (self._brightest > 85)
+        for other in (table, floor):
+            limbs &= np.abs(self._colours - other).max(-1) > 10
+        limbs &= neighbours(limbs) >= 4
+        rows = np.flatnonzero(limbs.sum(1) >= 2)
+        if not len(rows):
+            return None
+        size, lowest = len(limbs), rows[-1]
+        last = limbs[max(lowest - 2, 0) : lowest + 1]
+        columns, ends = np.nonzero(last)[1], np.flatnonzero(last[-1])
+        columns = columns[np.abs(columns - ends[len(ends) // 2]) < size * 6 / 64]
+        return places_on_table(np.array([columns.mean() + 0.5, lowest + 1.5]) / size, FINGER_HEIGHT)
 
     def _middle(self, mask: np.ndarray, height: float, least: int = 4) -> np.ndarray | None:
         if mask.sum() < least:
@@ -145,7 +153,7 @@ class BlockPusher:
         """Correct what is remembered by what is seen."""
         before = self._gripper
         self._gripper = before + _turned(self._told, self._axes)
-        seen = view.gripper(self._gripper)
+        seen = view.gripper
         if seen is not None:
             if self._seen and np.linalg.norm(seen - before) > 0.02 and np.linalg.norm(self._told) > 0.02:
                 turn = np.angle(complex(*(seen - before)) * np.conj(complex(*self._told)))

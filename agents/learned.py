@@ -14,7 +14,7 @@ from gymnasium import spaces
 from safetensors import SafetensorError, safe_open
 from stable_baselines3.common.policies import ActorCriticCnnPolicy
 
-from astra_gym.agents.features import BlockFeatures
+from astra_gym.agents.features import FEATURES, features_name
 from astra_gym.agents.sb3 import algorithm_of, load_model
 from astra_gym.files import replacing, save_tensors
 
@@ -47,13 +47,16 @@ def export_agent(args: ExportAgentArgs) -> Path:
     if (algorithm := algorithm_of(args.policy)) != "ppo":
         raise ValueError(f"policy: {str(args.policy)!r} is of {algorithm}, allowed is ppo")
     model = load_model(args.policy)
-    if not isinstance(model.policy.features_extractor, BlockFeatures):
-        raise ValueError(f"policy: {str(args.policy)!r} does not see by {BlockFeatures.__name__}, as train-agent's do")
+    if (features := features_name(model.policy.features_extractor)) is None:
+        raise ValueError(
+            f"policy: {str(args.policy)!r} does not look with one of {list(FEATURES)}, as train-agent's do"
+        )
     # Actor and critic see by the same network, which is listed for each of them again.
     values = model.policy.state_dict().items()
     weights = {name: value.half() for name, value in values if not name.startswith(("pi_", "vf_"))}
     with replacing(output) as unfinished:
-        save_tensors(weights, unfinished, {"algorithm": algorithm, "timesteps": str(model.num_timesteps)})
+        told = {"algorithm": algorithm, "timesteps": str(model.num_timesteps), "features": features}
+        save_tensors(weights, unfinished, told)
     return output
 
 
@@ -68,14 +71,15 @@ def load_policy(path: Path, observations: spaces.Space, actions: spaces.Space) -
         ValueError: if it is no such file, or was learned with other spaces.
     """
     assert isinstance(observations, spaces.Box) and isinstance(actions, spaces.Box)
-    policy = ActorCriticCnnPolicy(observations, actions, lambda _: 0.0, features_extractor_class=BlockFeatures)
     try:
         with safe_open(path, "pt") as file:
+            features = FEATURES[(file.metadata() or {}).get("features", "coarse")]
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         shared = {name: value for name, value in weights.items() if name.startswith("features_extractor.")}
         listed_again = {f"{who}_{name}": value for name, value in shared.items() for who in ("pi", "vf")}
+        policy = ActorCriticCnnPolicy(observations, actions, lambda _: 0.0, features_extractor_class=features)
         policy.load_state_dict(weights | listed_again)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         raise ValueError(
             f"agent: {str(path)!r} is no policy for observations {observations.shape} and {actions.shape[0]} controls "
             f"({' '.join(str(error).split())})"

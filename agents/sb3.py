@@ -11,6 +11,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from astra_gym.actions import DRIVE, MANIPULATION
+
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.policies import BasePolicy
@@ -44,7 +46,8 @@ class Controls:
     """Controls in -1..1 around rest, as SB3 recommends.
 
     Gas and brake become one pedal, since nobody wants both at once: ``[steer, pedal]``, where a pedal above 0 is gas
-    and one below 0 is brake. In scenarios without gas and brake each number is mapped linearly.
+    and one below 0 is brake. A block is pushed along the table: ``[dx, dy]``, and height and fingers stay as they are.
+    In other scenarios each number is mapped linearly.
 
     Args:
         actions: space of a scenario's actions.
@@ -55,8 +58,10 @@ class Controls:
         if not isinstance(actions, spaces.Box):
             raise ValueError(f"env: got the action space {actions}, allowed is a Box")
         self.low, self.high = actions.low, actions.high
-        self.has_pedals = scenario == "drive"
-        self.space = spaces.Box(-1.0, 1.0, (len(self.low) - self.has_pedals,), np.float32)
+        self.has_pedals, self.on_table = (
+            scenario == own.name and actions == own.action_space for own in (DRIVE, MANIPULATION)
+        )
+        self.space = spaces.Box(-1.0, 1.0, (len(self.low) - self.has_pedals - 2 * self.on_table,), np.float32)
 
     def actions(self, controls: np.ndarray) -> np.ndarray:
         """The scenario's actions ``float32 (..., action_dim)`` for controls ``(..., n)``."""
@@ -64,6 +69,8 @@ class Controls:
         if self.has_pedals:
             steer, pedal = controls[..., 0], controls[..., 1]
             return np.stack([steer, pedal.clip(0.0), (-pedal).clip(0.0)], -1).astype(np.float32)
+        if self.on_table:
+            controls = np.concatenate([controls, np.zeros_like(controls)], -1)
         return (self.low + (controls + 1.0) / 2.0 * (self.high - self.low)).astype(np.float32)
 
     def controls(self, actions: np.ndarray) -> np.ndarray:
@@ -71,7 +78,8 @@ class Controls:
         if self.has_pedals:
             steer, gas, brake = np.moveaxis(actions, -1, 0)
             return np.stack([steer, gas - brake], -1).astype(np.float32)
-        return (2.0 * (actions - self.low) / (self.high - self.low) - 1.0).astype(np.float32)
+        controls = 2.0 * (actions - self.low) / (self.high - self.low) - 1.0
+        return (controls[..., :2] if self.on_table else controls).astype(np.float32)
 
 
 class StackedFrames(gym.ObservationWrapper):

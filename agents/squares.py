@@ -32,7 +32,7 @@ def find_square(mask: np.ndarray, least: int = 12) -> Square | None:
     Args:
         mask: ``bool (size, size)``, where the colour is seen. Single pixels do no harm.
     """
-    mask = mask & (_neighbours(mask) >= 2)
+    mask = mask & (neighbours(mask) >= 2)
     if mask.sum() < least:
         return None
     size = len(mask)
@@ -53,7 +53,7 @@ def find_square(mask: np.ndarray, least: int = 12) -> Square | None:
     )
 
 
-def _neighbours(mask: np.ndarray) -> np.ndarray:
+def neighbours(mask: np.ndarray) -> np.ndarray:
     """How many of the 8 pixels around each one are in ``mask``."""
     padded = np.pad(mask.astype(np.int8), 1)
     size = len(mask)

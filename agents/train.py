@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 from tqdm import tqdm
 
 from astra_gym.agents.disagreement import DisagreementPenalty
-from astra_gym.agents.features import BlockFeatures
+from astra_gym.agents.features import FEATURES
 from astra_gym.agents.policies import make_agent
 from astra_gym.agents.replay import BlockReplayBuffer
 from astra_gym.agents.rollout import is_simulator, make_block_env, run_episode
@@ -67,6 +67,13 @@ class TrainAgentArgs:
     """Blocks for that, which count as learned from; 12,288 take 0.6 GB of memory."""
     imitate_passes: int = 16
     """Passes over them in each of three rounds. Many passes over few scenes teach the scenes by heart."""
+    imitate_push: float = 1.0
+    """Size of the random actions that push the teacher off its way meanwhile, as a share of what is allowed."""
+    imitate_augment: bool = False
+    """Learn from blocks moved by up to 4 pixels, and in other light, so that few scenes teach more (Kostrikov et al.
+    2020, arXiv 2004.13649)."""
+    features: Literal["coarse", "fine"] = "coarse"
+    """Network that looks: fine sees things of few pixels, and costs some three times as much."""
     disagreement_penalty: float = 0.0
     """In a dream, what a reward loses for each unit of spread between what several draws of noise lead to; a latent's
     standard deviation over real frames is 1."""
@@ -133,6 +140,8 @@ class TrainAgentArgs:
         for name in ("imitate_blocks", "imitate_passes"):
             if (number := getattr(self, name)) < 1:
                 raise ValueError(f"{name}: got {number}, allowed are whole numbers from 1")
+        if not 0 <= self.imitate_push <= 1:
+            raise ValueError(f"imitate_push: got {self.imitate_push}, allowed are numbers from 0 to 1")
         if not 2 <= self.disagreement_draws <= 4:
             raise ValueError(f"disagreement_draws: got {self.disagreement_draws}, allowed are 2 to 4")
         if not 0 <= self.disagreement_penalty < np.inf:
@@ -288,7 +297,7 @@ def make_model(args: TrainAgentArgs, settings: dict[str, Any], envs: VecEnv) -> 
             assert isinstance(model.replay_buffer, BlockReplayBuffer)
             model.replay_buffer.load(args.replay)
         return model
-    kwargs: dict[str, Any] = {"features_extractor_class": BlockFeatures}
+    kwargs: dict[str, Any] = {"features_extractor_class": FEATURES[args.features]}
     if args.algorithm == "sac":
         kwargs["net_arch"] = [256, 256]
     else:
@@ -336,7 +345,7 @@ def train_agent(args: TrainAgentArgs) -> Path:
 
 def have_a_head_start(args: TrainAgentArgs, blocks: int, model: BaseAlgorithm, envs: VecEnv) -> None:
     """Let the policy first do as ``args.imitate`` does, and save what it has become."""
-    from astra_gym.agents.imitation import imitate
+    from astra_gym.agents.imitation import Lessons, imitate
 
     assert args.imitate is not None and isinstance(model, PPO)
     with make_block_env(args.env, blocks, args.world, args.device, **args.options) as env:
@@ -348,7 +357,8 @@ def have_a_head_start(args: TrainAgentArgs, blocks: int, model: BaseAlgorithm, e
             save_model(model, args)
         assert isinstance(env.action_space, gym.spaces.Box)
         scenario = env.get_wrapper_attr("modality").name
-        imitate(model, envs, teachers, env.action_space, scenario, args.imitate_blocks, args.imitate_passes)
+        lessons = Lessons(args.imitate_blocks, args.imitate_passes, args.imitate_push, args.imitate_augment)
+        imitate(model, envs, teachers, env.action_space, scenario, lessons)
     save_model(model, args)
 
 

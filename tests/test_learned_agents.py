@@ -9,7 +9,7 @@ from stable_baselines3 import PPO, SAC
 from torch import zeros
 
 import astra_gym  # noqa: F401
-from astra_gym.agents.features import BlockFeatures
+from astra_gym.agents.features import FEATURES, BlockFeatures
 from astra_gym.agents.learned import SHIPPED, ExportAgentArgs, export_agent, shipped_agent
 from astra_gym.agents.policies import make_agent
 from astra_gym.agents.rollout import make_block_env, run_episode
@@ -29,10 +29,11 @@ def ppo(sim, path: Path, **policy) -> Path:
     return path
 
 
-def test_acts_like_what_was_learned(sim, tmp_path):
-    learned = ppo(sim, tmp_path / "policy.zip", **EYES)
+@pytest.mark.parametrize("features", FEATURES)
+def test_acts_like_what_was_learned(sim, tmp_path, features):
+    learned = ppo(sim, tmp_path / "policy.zip", features_extractor_class=FEATURES[features])
     small = export_agent(ExportAgentArgs(learned, tmp_path / "new" / "policy.safetensors"))
-    assert small.stat().st_size < 300_000 < learned.stat().st_size
+    assert small.stat().st_size < 1_500_000 < 3 * learned.stat().st_size
     assert export_agent(ExportAgentArgs(learned)) == learned.with_suffix(".safetensors")
     agents = [make_agent(str(path), sim) for path in (learned, small)]
     for step in run_episode(sim, agents[0], seed=0):
@@ -43,7 +44,7 @@ def test_only_ppo_with_small_eyes_is_written(sim, tmp_path):
     SAC("CnnPolicy", wrap_for_sb3(sim), buffer_size=10, policy_kwargs=EYES).save(tmp_path / "sac.zip")
     target = tmp_path / "policy.safetensors"
     big = ppo(sim, tmp_path / "big.zip")
-    for path, message in ((tmp_path / "sac.zip", "is of sac"), (big, "see by BlockFeatures")):
+    for path, message in ((tmp_path / "sac.zip", "is of sac"), (big, "look with one of .*coarse.*fine")):
         with pytest.raises(ValueError, match=f"policy: .*{message}"):
             export_agent(ExportAgentArgs(path, target))
     with pytest.raises(ValueError, match="output: .* end in .safetensors"):

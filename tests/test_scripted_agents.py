@@ -167,11 +167,37 @@ class TestBlockPusher:
         for seed in range(3100, 3108):
             block, info = sims["Manipulation"].reset(seed=seed)
             view = TableView(block[-1])
-            places = {"block": view.block, "goal": view.goal, "gripper": view.gripper(np.array([1.36, 0.75]))}
+            places = {"block": view.block, "goal": view.goal, "gripper": view.gripper}
             errors += [np.linalg.norm(place - info[name][:2]) for name, place in places.items() if place is not None]
         assert len(errors) >= 20
         assert np.median(errors) < 0.03  # the camera's angle is not known yet
         assert np.max(errors) < 0.08
+
+    def test_gripper_is_seen_wherever_it_is(self, sims):
+        errors, rng = [], np.random.default_rng(0)
+        for seed in range(3100, 3108):
+            sims["Manipulation"].reset(seed=seed)
+            for _ in range(4):
+                motion = np.array([*rng.uniform(-0.35, 0.35, 2), 0, 0], np.float32)
+                for _ in range(3):
+                    block, *_, info = sims["Manipulation"].step(motion)
+                gripper = TableView(block[-1]).gripper
+                errors.append(np.inf if gripper is None else np.linalg.norm(gripper - info["gripper"][:2]))
+        assert np.median(errors) < 0.03
+        assert np.mean(np.array(errors) < 0.06) >= 0.9
+
+    def test_takes_over_at_any_moment(self, sims):
+        reached = 0
+        for seed in (3100, 3101, 3102):
+            block, _ = sims["Manipulation"].reset(seed=seed)
+            other = RandomAgent(gym.spaces.Box(-0.3, 0.3, (4,)), seed)
+            for _ in range(8):
+                block, *_ = sims["Manipulation"].step(other.act(block))
+            pusher = BlockPusher()
+            for _ in range(40):
+                block, *_, info = sims["Manipulation"].step(pusher.act(block))
+            reached += info["is_success"]
+        assert reached >= 2
 
     def test_pushes_the_block_to_the_goal(self, sims):
         reached, better = 0, 0

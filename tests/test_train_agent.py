@@ -7,9 +7,12 @@ import sys
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 import tyro
 from stable_baselines3 import PPO, SAC
 
+from astra_gym.actions import MANIPULATION
+from astra_gym.agents.imitation import augmented
 from astra_gym.agents.policies import make_agent
 from astra_gym.agents.rollout import make_block_env
 from astra_gym.agents.sb3 import Controls, algorithm_of, stack_frames, unstack_frames
@@ -198,6 +201,8 @@ def test_settings_are_checked(tmp_path):
     for name in ("imitate_blocks", "imitate_passes"):
         with pytest.raises(ValueError, match=f"{name}: got 0"):
             tiny(WORLD, tmp_path, **{name: 0})
+    with pytest.raises(ValueError, match="imitate_push: got 1.5"):
+        tiny(WORLD, tmp_path, imitate_push=1.5)
     with pytest.raises(ValueError, match="^imitate: got 'nobody'"):
         train_agent(tiny(SIMULATOR, tmp_path, imitate="nobody"))
     with pytest.raises(ValueError, match="evaluation_episodes: got 99"):
@@ -205,9 +210,10 @@ def test_settings_are_checked(tmp_path):
     assert len(set(EVALUATION_SEEDS)) == 10
 
 
-def test_a_head_start_by_imitation(tmp_path):
+@pytest.mark.parametrize("how", [{}, {"imitate_push": 0.5, "imitate_augment": True, "features": "fine"}])
+def test_a_head_start_by_imitation(tmp_path, how):
     env = make_block_env(SIMULATOR, blocks=20)
-    args = tiny(SIMULATOR, tmp_path, imitate="scripted", imitate_blocks=240, blocks=40, timesteps=300)
+    args = tiny(SIMULATOR, tmp_path, imitate="scripted", imitate_blocks=240, blocks=40, timesteps=300, **how)
     path = train_agent(dataclasses.replace(args, keep_checkpoints=True, learning_rate=2e-3))
     assert {file.stem for file in tmp_path.glob("policy_*")} >= {"policy_0", "policy_240"}
     assert PPO.load(path).num_timesteps >= 300
@@ -232,5 +238,18 @@ def test_frames_and_controls_there_and_back():
     np.testing.assert_array_equal(unstack_frames(stack_frames(blocks)), blocks)
     pedals = Controls(gym.spaces.Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32)), "drive")
     own = Controls(gym.spaces.Box(np.array([-1, 0], np.float32), np.array([2, 5], np.float32)), "drone")
-    for controls, wanted in ((pedals, [[0.5, -0.25], [-1, 1]]), (own, [[0.5, -0.25], [-1, 1]])):
+    table = Controls(MANIPULATION.action_space, "manipulation")
+    for controls in (pedals, own, table):
+        wanted = [[0.5, -0.25], [-1, 1]]
         np.testing.assert_allclose(controls.controls(controls.actions(np.array(wanted))), wanted, atol=1e-6)
+    np.testing.assert_allclose(table.actions(np.array([0.5, -0.25])), [0.5, -0.25, 0, 0])  # nothing up, no fingers
+
+
+def test_augmented_blocks_are_moved_and_relit_alike():
+    ramp = torch.arange(64.0).repeat(2, 12, 64, 1) + 90  # brighter to the right
+    frames = augmented(ramp.to(torch.uint8)).reshape(2, 4, 3, 64, 64)
+    assert frames.shape == (2, 4, 3, 64, 64) and frames.min() >= 0 and frames.max() <= 255
+    for frame in range(1, 4):
+        torch.testing.assert_close(frames[:, frame], frames[:, 0])
+    assert (frames[0] - frames[1]).abs().max() > 1
+    assert (frames[..., 40] > frames[..., 20]).all()  # the same picture still
