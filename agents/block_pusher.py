@@ -84,10 +84,10 @@ class TableView:
         upper, lower = np.split(self._colours, [len(self._colours) * 3 // 8])
         table = np.median(lower.reshape(-1, 3), 0)
         floor = np.median(np.concatenate([upper[:, :2], upper[:, -2:]], 1).reshape(-1, 3), 0)
-        limbs = (self._spread < 24) & (self._brightest > 85)
+        limbs = (self._spread < 18) & (self._brightest > 80)
         for other in (table, floor):
             limbs &= np.abs(self._colours - other).max(-1) > 10
-        limbs &= neighbours(limbs) >= 4
+        limbs &= neighbours(limbs) >= 6
         rows = np.flatnonzero(limbs.sum(1) >= 2)
         if not len(rows):
             return None
