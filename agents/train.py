@@ -70,10 +70,10 @@ class TrainAgentArgs:
     imitate_push: float = 1.0
     """Size of the random actions that push the teacher off its way meanwhile, as a share of what is allowed."""
     imitate_augment: bool = False
-    """Learn from blocks moved by up to 4 pixels, and in other light, so that few scenes teach more (Kostrikov et al.
-    2020, arXiv 2004.13649)."""
+    """Learn it from blocks moved by up to 4 pixels (Kostrikov et al. 2020, arXiv 2004.13649) and in other light, so
+    that few scenes teach more."""
     features: Literal["coarse", "fine"] = "coarse"
-    """Network that looks: fine sees things of few pixels, and costs some three times as much."""
+    """Network with which a new policy looks: fine sees things of few pixels, and costs some three times as much."""
     disagreement_penalty: float = 0.0
     """In a dream, what a reward loses for each unit of spread between what several draws of noise lead to; a latent's
     standard deviation over real frames is 1."""
