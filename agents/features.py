@@ -2,65 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 
-class BlockFeatures(BaseFeaturesExtractor):
-    """The network of Mnih et al. (2015) with half the channels, then a layer whose numbers stay in -1..1.
+class _Convolutions(BaseFeaturesExtractor):
+    """Convolutions over stacked frames, and how many numbers come of them.
 
     Args:
         space: of stacked frames, see :func:`astra_gym.agents.sb3.stack_frames`.
-        features_dim: numbers that it gives.
+        features_dim: numbers that the whole network gives.
+        layers: the convolutions, one after the other.
     """
 
-    def __init__(self, space: spaces.Box, features_dim: int = 128):
+    def __init__(self, space: spaces.Box, features_dim: int, layers: Sequence[nn.Module]):
         super().__init__(space, features_dim)
-        channels, height, width = space.shape
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(channels, 16, 8, stride=4),
+        self.convolutions = nn.Sequential(*layers, nn.Flatten())
+        with torch.no_grad():
+            self.seen: int = self.convolutions(torch.zeros(1, *space.shape)).shape[1]
+
+
+class BlockFeatures(_Convolutions):
+    """The network of Mnih et al. (2015) with half the channels, then a layer whose numbers stay in -1..1."""
+
+    def __init__(self, space: spaces.Box, features_dim: int = 128):
+        layers: list[nn.Module] = [
+            nn.Conv2d(space.shape[0], 16, 8, stride=4),
             nn.ReLU(),
             nn.Conv2d(16, 32, 4, stride=2),
             nn.ReLU(),
             nn.Conv2d(32, 32, 3),
             nn.ReLU(),
-            nn.Flatten(),
-        )
-        with torch.no_grad():
-            size = self.convolutions(torch.zeros(1, channels, height, width)).shape[1]
-        self.bounded = nn.Sequential(nn.Linear(size, features_dim), nn.LayerNorm(features_dim), nn.Tanh())
+        ]
+        super().__init__(space, features_dim, layers)
+        self.bounded = nn.Sequential(nn.Linear(self.seen, features_dim), nn.LayerNorm(features_dim), nn.Tanh())
 
     def forward(self, observations: Tensor) -> Tensor:
         """Features ``(B, features_dim)`` of images ``(B, 3K, H, W)`` in 0..1."""
         return self.bounded(self.convolutions(observations))
 
 
-class FineFeatures(BaseFeaturesExtractor):
-    """Six convolutions that step two pixels at a time, for things of few pixels; it costs some three times as much.
-
-    Args:
-        space: of stacked frames, see :func:`astra_gym.agents.sb3.stack_frames`.
-        features_dim: numbers that it gives.
-    """
+class FineFeatures(_Convolutions):
+    """Six convolutions that step two pixels at a time, for things of few pixels; it costs some three times as much."""
 
     def __init__(self, space: spaces.Box, features_dim: int = 256):
-        super().__init__(space, features_dim)
         layers: list[nn.Module] = []
         before = space.shape[0]
         for channels, side in ((16, 5), (32, 3), (32, 3)):
             for given, stride, kernel in ((before, 2, side), (channels, 1, 3)):
-                layers += [
-                    nn.Conv2d(given, channels, kernel, stride, kernel // 2),
-                    nn.GroupNorm(4, channels),
-                    nn.ReLU(),
-                ]
+                convolution = nn.Conv2d(given, channels, kernel, stride, kernel // 2)
+                layers += [convolution, nn.GroupNorm(4, channels), nn.ReLU()]
             before = channels
-        self.convolutions = nn.Sequential(*layers, nn.Flatten())
-        with torch.no_grad():
-            size = self.convolutions(torch.zeros(1, *space.shape)).shape[1]
-        self.mixed = nn.Sequential(nn.Linear(size, features_dim), nn.ReLU())
+        super().__init__(space, features_dim, layers)
+        self.mixed = nn.Sequential(nn.Linear(self.seen, features_dim), nn.ReLU())
 
     def forward(self, observations: Tensor) -> Tensor:
         """Features ``(B, features_dim)`` of images ``(B, 3K, H, W)`` in 0..1."""

@@ -26,8 +26,6 @@ ROUNDS = 3
 """Of acting and learning."""
 SKILL = 0.75
 """Share of the teacher's stretches in which it is not pushed, see :class:`SkilledAgent`."""
-
-
 SHIFT = 4
 """Pixels by which augmented blocks are moved at most."""
 

@@ -55,8 +55,8 @@ def export_agent(args: ExportAgentArgs) -> Path:
     values = model.policy.state_dict().items()
     weights = {name: value.half() for name, value in values if not name.startswith(("pi_", "vf_"))}
     with replacing(output) as unfinished:
-        told = {"algorithm": algorithm, "timesteps": str(model.num_timesteps), "features": features}
-        save_tensors(weights, unfinished, told)
+        metadata = {"algorithm": algorithm, "timesteps": str(model.num_timesteps), "features": features}
+        save_tensors(weights, unfinished, metadata)
     return output
 
 

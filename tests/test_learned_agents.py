@@ -29,11 +29,11 @@ def ppo(sim, path: Path, **policy) -> Path:
     return path
 
 
-@pytest.mark.parametrize("features", FEATURES)
-def test_acts_like_what_was_learned(sim, tmp_path, features):
+@pytest.mark.parametrize(("features", "most_bytes"), [("coarse", 300_000), ("fine", 1_300_000)])
+def test_acts_like_what_was_learned(sim, tmp_path, features, most_bytes):
     learned = ppo(sim, tmp_path / "policy.zip", features_extractor_class=FEATURES[features])
     small = export_agent(ExportAgentArgs(learned, tmp_path / "new" / "policy.safetensors"))
-    assert small.stat().st_size < 1_500_000 < 3 * learned.stat().st_size
+    assert small.stat().st_size < most_bytes < learned.stat().st_size
     assert export_agent(ExportAgentArgs(learned)) == learned.with_suffix(".safetensors")
     agents = [make_agent(str(path), sim) for path in (learned, small)]
     for step in run_episode(sim, agents[0], seed=0):
