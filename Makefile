@@ -44,12 +44,11 @@ $(INSTALLED): setup.cfg pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED) ## films in videos/: agents in every world, and in the true simulators those that learned in a world
-	@for world in $(WORLDS); do blocks=40; agents="scripted random"; case $$world in \
-		AstraDrive-v0) blocks=100; agents="scripted learned random";; \
-		AstraCamera-v0|AstraDrone-v0) agents="scripted learned random";; esac; for agent in $$agents; do \
+	@for world in $(WORLDS); do case $$world in AstraDrive-v0) blocks=100;; *) blocks=40;; esac; \
+		for agent in scripted learned random; do \
 		$(BIN)/astra-gym record $$world --agent $$agent --blocks $$blocks --side-by-side --output videos || exit 1; \
 		done; done
-	@for world in Drive Drone Camera; do \
+	@for world in Drive Manipulation Drone Camera; do \
 		$(BIN)/astra-gym record AstraSim/$$world-v0 --agent learned --episodes 2 --blocks 75 --output videos || exit 1; done
 
 # Two workers of one thread each: with more, threads of the one wait for those of the other.

@@ -118,7 +118,7 @@ def make_agent(name: str, env: gym.Env, seed: int = 0) -> Agent:
 
     Args:
         name: "random", "scripted", "scripted:0.5" (at random half of the time, see :class:`SkilledAgent`), "learned"
-            (the policy that comes with the package: by PPO for Drive, by imitation for Drone and Camera), "planner",
+            (the policy that comes with the package: by PPO for Drive, else by imitation), "planner",
             the path of a policy that ``train-agent`` has learned (.zip) or ``export-agent`` has written (.safetensors),
             or the path of a planner's settings (.json).
         env: environment that observes blocks of frames.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from astra_gym.agents.rollout import is_simulator, make_block_env, run_episode
 from astra_gym.agents.sb3 import algorithm_of, wrap_for_sb3
 from astra_gym.agents.settings import load_settings, scenario_of, scenario_option, setting_names
 from astra_gym.agents.vec_env import AstraVecEnv, VecScaledReward
+from astra_gym.data.episodes import read_episodes
 from astra_gym.envs.vector import AstraVectorEnv
 from astra_gym.files import replacing, write_json
 
@@ -72,6 +73,9 @@ class TrainAgentArgs:
     imitate_augment: bool = False
     """Learn it from blocks moved by up to 4 pixels (Kostrikov et al. 2020, arXiv 2004.13649) and in other light, so
     that few scenes teach more."""
+    imitate_recorded: bool = False
+    """Learn it also from the frames of the episodes in starts, which the imitated agent watches from their beginning;
+    49,152 bytes of memory a block. They do not count as learned from."""
     features: Literal["coarse", "fine"] = "coarse"
     """Network with which a new policy looks: fine sees things of few pixels, and costs some three times as much."""
     disagreement_penalty: float = 0.0
@@ -142,6 +146,8 @@ class TrainAgentArgs:
                 raise ValueError(f"{name}: got {number}, allowed are whole numbers from 1")
         if not 0 <= self.imitate_push <= 1:
             raise ValueError(f"imitate_push: got {self.imitate_push}, allowed are numbers from 0 to 1")
+        if self.imitate_recorded and (self.imitate is None or self.starts is None):
+            raise ValueError("imitate_recorded: got True, allowed together with imitate and starts alone")
         if not 2 <= self.disagreement_draws <= 4:
             raise ValueError(f"disagreement_draws: got {self.disagreement_draws}, allowed are 2 to 4")
         if not 0 <= self.disagreement_penalty < np.inf:
@@ -358,7 +364,10 @@ def have_a_head_start(args: TrainAgentArgs, blocks: int, model: BaseAlgorithm, e
         assert isinstance(env.action_space, gym.spaces.Box)
         scenario = env.get_wrapper_attr("modality").name
         lessons = Lessons(args.imitate_blocks, args.imitate_passes, args.imitate_push, args.imitate_augment)
-        imitate(model, envs, teachers, env.action_space, scenario, lessons)
+        recorded: Iterable[np.ndarray] = ()
+        if args.imitate_recorded and args.starts is not None:
+            recorded = (episode.blocks for episode in read_episodes(args.starts))
+        imitate(model, envs, teachers, env.action_space, scenario, lessons, recorded)
     save_model(model, args)
 
 

@@ -1,12 +1,15 @@
 """Episodes of one's own as what a world's episodes begin from."""
 
+import dataclasses
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import PPO
 
 from astra_gym.actions import DRIVE
-from astra_gym.agents.train import TrainAgentArgs, make_vec_env
+from astra_gym.agents.train import TrainAgentArgs, make_vec_env, train_agent
 from astra_gym.data.episode_starts import EpisodeStarts
 from astra_gym.data.episodes import LatentEpisodes, read_episodes
 from astra_gym.envs import AstraVectorEnv
@@ -86,3 +89,12 @@ def test_an_agent_learns_from_them(episodes):
     envs = make_vec_env(args, args.settings())
     assert envs.reset().shape == (4, 12, 64, 64)
     envs.close()
+
+
+def test_an_agent_learns_what_another_would_do_in_them(episodes, tmp_path, capsys):
+    starts = episodes / "train"
+    args = TrainAgentArgs("AstraDrive-v0", tmp_path, starts=starts, imitate="scripted", imitate_recorded=True)
+    small = {"imitate_blocks": 4, "imitate_passes": 1, "num_envs": 2, "blocks": 2, "timesteps": 4}
+    path = train_agent(dataclasses.replace(args, evaluation_episodes=0, **small))
+    assert f"watch: {len(list(read_episodes(starts)))}episode" in capsys.readouterr().err
+    assert PPO.load(path).num_timesteps == 4

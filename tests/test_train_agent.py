@@ -11,12 +11,19 @@ import torch
 import tyro
 from stable_baselines3 import PPO, SAC
 
-from astra_gym.actions import MANIPULATION
-from astra_gym.agents.imitation import augmented
+from astra_gym.actions import DRIVE, MANIPULATION
+from astra_gym.agents.imitation import Lessons, augmented, imitate
 from astra_gym.agents.policies import make_agent
 from astra_gym.agents.rollout import make_block_env
 from astra_gym.agents.sb3 import Controls, algorithm_of, stack_frames, unstack_frames
-from astra_gym.agents.train import EVALUATION_SEEDS, TrainAgentArgs, evaluate_policy, make_vec_env, train_agent
+from astra_gym.agents.train import (
+    EVALUATION_SEEDS,
+    TrainAgentArgs,
+    evaluate_policy,
+    make_model,
+    make_vec_env,
+    train_agent,
+)
 
 SIMULATOR = "AstraSim/Drive-v0"
 WORLD = "AstraDrive-v0"
@@ -203,6 +210,8 @@ def test_settings_are_checked(tmp_path):
             tiny(WORLD, tmp_path, **{name: 0})
     with pytest.raises(ValueError, match="imitate_push: got 1.5"):
         tiny(WORLD, tmp_path, imitate_push=1.5)
+    with pytest.raises(ValueError, match="imitate_recorded: got True, allowed together with imitate and starts alone"):
+        tiny(WORLD, tmp_path, imitate="scripted", imitate_recorded=True)
     with pytest.raises(ValueError, match="^imitate: got 'nobody'"):
         train_agent(tiny(SIMULATOR, tmp_path, imitate="nobody"))
     with pytest.raises(ValueError, match="evaluation_episodes: got 99"):
@@ -231,6 +240,38 @@ def test_a_head_start_by_imitation(tmp_path, how):
         errors[blocks] = np.mean(differences)
     assert errors[240] < errors[0]
     env.close()
+
+
+class Witness:
+    """A teacher that keeps what it is shown and always turns a little to the left."""
+
+    def __init__(self):
+        self.shown = []
+
+    def reset(self, seed=None):
+        self.shown.append([])
+
+    def act(self, observation):
+        self.shown[-1].append(observation)
+        return np.array([-0.2, 0.3, 0.0], np.float32)
+
+
+def test_recorded_episodes_are_learned_from_besides(tmp_path, monkeypatch):
+    args = tiny(WORLD, tmp_path, blocks=2)
+    envs = make_vec_env(args, args.settings())
+    model = make_model(args, args.settings(), envs)
+    learned: list[int] = []
+    evaluate = model.policy.evaluate_actions
+    monkeypatch.setattr(model.policy, "evaluate_actions", lambda *of: (learned.append(len(of[1])), evaluate(*of))[1])
+    recorded = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 64, 64, 3), dtype=np.uint8)
+    teachers = [Witness(), Witness()]
+    imitate(model, envs, teachers, DRIVE.action_space, "drive", Lessons(12, 1), recorded)
+    np.testing.assert_array_equal(teachers[0].shown[:2], recorded)
+    for teacher, watched in zip(teachers, (2, 0), strict=True):  # and three dreams of two blocks each
+        assert [len(blocks) for blocks in teacher.shown[watched:]] == [2, 2, 2]
+    assert sum(learned) == sum(2 * 5 + 2 * 2 * turn for turn in (1, 2, 3))
+    assert model.num_timesteps == 12
+    envs.close()
 
 
 def test_frames_and_controls_there_and_back():
