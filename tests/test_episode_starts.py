@@ -94,7 +94,15 @@ def test_an_agent_learns_from_them(episodes):
 def test_an_agent_learns_what_another_would_do_in_them(episodes, tmp_path, capsys):
     starts = episodes / "train"
     args = TrainAgentArgs("AstraDrive-v0", tmp_path, starts=starts, imitate="scripted", imitate_recorded=True)
-    small = {"imitate_blocks": 4, "imitate_passes": 1, "num_envs": 2, "blocks": 2, "timesteps": 4}
+    small = {
+        "imitate_blocks": 4,
+        "imitate_passes": 1,
+        "num_envs": 2,
+        "n_steps": 16,
+        "batch_size": 16,
+        "blocks": 2,
+        "timesteps": 4,
+    }
     path = train_agent(dataclasses.replace(args, evaluation_episodes=0, **small))
     assert f"watch: {len(list(read_episodes(starts)))}episode" in capsys.readouterr().err
     assert PPO.load(path).num_timesteps == 4
