@@ -67,15 +67,16 @@ class TrainAgentArgs:
     imitate_blocks: int = 12_288
     """Blocks for that, which count as learned from; 12,288 take 0.6 GB of memory."""
     imitate_passes: int = 16
-    """Passes over them in each of three rounds. Many passes over few scenes teach the scenes by heart."""
+    """Passes over them in each of three rounds, at a learning rate that falls to nothing. Many passes over few scenes
+    teach the scenes by heart."""
     imitate_push: float = 1.0
     """Size of the random actions that push the teacher off its way meanwhile, as a share of what is allowed."""
     imitate_augment: bool = False
     """Learn it from blocks moved by up to 4 pixels (Kostrikov et al. 2020, arXiv 2004.13649) and in other light, so
     that few scenes teach more."""
     imitate_recorded: bool = False
-    """Learn it also from the frames of the episodes in starts, which the imitated agent watches from their beginning;
-    49,152 bytes of memory a block. They do not count as learned from."""
+    """Learn it also from the true frames of the episodes in starts, which the imitated agent watches from their
+    beginning; 49,152 bytes of memory a block. They do not count as learned from."""
     features: Literal["coarse", "fine"] = "coarse"
     """Network with which a new policy looks: fine sees things of few pixels, and costs some three times as much."""
     disagreement_penalty: float = 0.0
@@ -147,7 +148,7 @@ class TrainAgentArgs:
         if not 0 <= self.imitate_push <= 1:
             raise ValueError(f"imitate_push: got {self.imitate_push}, allowed are numbers from 0 to 1")
         if self.imitate_recorded and (self.imitate is None or self.starts is None):
-            raise ValueError("imitate_recorded: got True, allowed together with imitate and starts alone")
+            raise ValueError("imitate_recorded: got True without imitate and starts, allowed is False")
         if not 2 <= self.disagreement_draws <= 4:
             raise ValueError(f"disagreement_draws: got {self.disagreement_draws}, allowed are 2 to 4")
         if not 0 <= self.disagreement_penalty < np.inf:

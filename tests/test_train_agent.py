@@ -210,7 +210,7 @@ def test_settings_are_checked(tmp_path):
             tiny(WORLD, tmp_path, **{name: 0})
     with pytest.raises(ValueError, match="imitate_push: got 1.5"):
         tiny(WORLD, tmp_path, imitate_push=1.5)
-    with pytest.raises(ValueError, match="imitate_recorded: got True, allowed together with imitate and starts alone"):
+    with pytest.raises(ValueError, match="imitate_recorded: got True without imitate and starts, allowed is False"):
         tiny(WORLD, tmp_path, imitate="scripted", imitate_recorded=True)
     with pytest.raises(ValueError, match="^imitate: got 'nobody'"):
         train_agent(tiny(SIMULATOR, tmp_path, imitate="nobody"))
