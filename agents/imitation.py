@@ -71,7 +71,7 @@ def imitate(
     observations, fresh = np.asarray(envs.reset()), np.ones(envs.num_envs, bool)
     seen: list[np.ndarray] = []
     told: list[np.ndarray] = []
-    for episode in tqdm(recorded, desc="watch", unit="episode"):
+    for episode in tqdm(recorded, desc="watch", unit="episode", disable=not recorded):
         teachers[0].reset()
         seen.extend(stack_frames(episode))
         told.extend(controls.controls(teachers[0].act(block)) for block in episode)
@@ -90,7 +90,8 @@ def imitate(
                 model.num_timesteps += envs.num_envs
                 bar.update(envs.num_envs)
             if len(part):
-                bar.set_postfix({"loss": f"{_learn(model, seen, np.stack(told), lessons):.3f}"})
+                loss = _learn(model, seen, np.stack(told), lessons)
+                bar.set_postfix({"loss": f"{loss:.3f}"})
 
 
 def augmented(images: Tensor) -> Tensor:

@@ -265,7 +265,7 @@ def test_recorded_episodes_are_learned_from_besides(tmp_path, monkeypatch):
     monkeypatch.setattr(model.policy, "evaluate_actions", lambda *of: (learned.append(len(of[1])), evaluate(*of))[1])
     recorded = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 64, 64, 3), dtype=np.uint8)
     teachers = [Witness(), Witness()]
-    imitate(model, envs, teachers, DRIVE.action_space, "drive", Lessons(12, 1), recorded)
+    imitate(model, envs, teachers, DRIVE.action_space, "drive", Lessons(12, 1), list(recorded))
     np.testing.assert_array_equal(teachers[0].shown[:2], recorded)
     for teacher, watched in zip(teachers, (2, 0), strict=True):  # and three dreams of two blocks each
         assert [len(blocks) for blocks in teacher.shown[watched:]] == [2, 2, 2]
