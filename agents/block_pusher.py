@@ -16,6 +16,8 @@ FOCAL = 0.5 / np.tan(np.deg2rad(22.5))
 """Of the camera, in sides of the picture."""
 BEHIND, BESIDE = 0.07, 0.10
 """Distances in metres that the gripper keeps from the block's middle: before it pushes, and on the way round it."""
+DESCENT = 4
+"""Blocks at the beginning in which it goes down to the table."""
 TOUCH = 0.045
 """Distance of gripper and block where they touch, in metres."""
 
@@ -143,11 +145,16 @@ class BlockPusher:
         else:
             motion = _turned(self._push(self._block, self._goal), -self._axes) / METRES_PER_ACTION
             motion *= min(1.0, self.speed / max(float(np.linalg.norm(motion)), 1e-6))
-        # First down to the table, which then holds it; while it presses on the table it moves less.
-        descends = self._blocks < 4
-        self._told = motion * (0.6 if descends else 1.0) * METRES_PER_ACTION
+        # First down to the table, which then holds it.
+        action = np.array([*motion, -0.25 if self._blocks < DESCENT else 0.0, 0.0], np.float32)
         self._blocks += 1
-        return np.array([*motion, -0.25 if descends else 0.0, 0.0], np.float32)
+        self.correct(action)
+        return action
+
+    def correct(self, action: np.ndarray) -> None:
+        """Hear that another action was done than ``act`` gave."""
+        # While the gripper presses on the table it moves less.
+        self._told = action[:2] * (0.6 if self._blocks <= DESCENT else 1.0) * METRES_PER_ACTION
 
     def _look(self, view: TableView) -> None:
         """Correct what is remembered by what is seen."""

@@ -44,11 +44,13 @@ class GateFollower:
         self._distance = np.inf
         """From the gate in m, as last seen and flown since; infinite where no gate is known."""
         self._velocity = np.zeros(3)
+        self._flown = 0.0
+        """Speed forward in the last block, in m/s."""
         self._side = 1.0
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """The next action, ``float32 (4,)`` forward, left, up, turn left, from a block ``uint8 (K, size, size, 3)``."""
-        self._distance -= self._velocity[0] * BLOCK_SECONDS
+        self._distance -= self._flown * BLOCK_SECONDS
         if self._distance < -BEHIND:
             self._distance = np.inf
         gate = find_square(see_signal(observation[-1]))
@@ -58,8 +60,12 @@ class GateFollower:
             velocity, turn = self._velocity, 0.0
         else:
             velocity, turn = np.zeros(3), 0.7 * self._side
-        self._velocity = velocity
+        self._velocity, self._flown = velocity, float(velocity[0])
         return np.array([*velocity, turn], np.float32)
+
+    def correct(self, action: np.ndarray) -> None:
+        """Hear that another action was done than ``act`` gave."""
+        self._flown = float(action[0])
 
     def _approach(self, gate: Square) -> tuple[np.ndarray, float]:
         """Velocities forward, left and up, and the rate of turning left."""

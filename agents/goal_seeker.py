@@ -44,15 +44,21 @@ class GoalSeeker:
         """Forget the episode. The pilot makes no random choice: the seed is not used."""
         self._pose = np.eye(4)
         """Where the camera has turned since the beginning, when it was about level."""
+        self._done = np.zeros(6)
+        """The action of the last block."""
         self._side = 1.0
         self._blocks_searched = 0
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """The next action, ``float32 (6,)`` as in ``CAMERA``, from a block ``uint8 (K, size, size, 3)``."""
+        self._pose = self._pose @ motion_poses(self._done * BLOCK_SECONDS)
         target = find_square(see_target(observation[-1]))
-        action = self._search() if target is None else self._approach(target)
-        self._pose = self._pose @ motion_poses(action * BLOCK_SECONDS)
-        return action.astype(np.float32)
+        self._done = self._search() if target is None else self._approach(target)
+        return self._done.astype(np.float32)
+
+    def correct(self, action: np.ndarray) -> None:
+        """Hear that another action was done than ``act`` gave."""
+        self._done = action
 
     def _search(self) -> np.ndarray:
         """Look around, as level as at the beginning; now and then from elsewhere."""

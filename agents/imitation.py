@@ -8,7 +8,7 @@ Recorded episodes can be learned from besides: the teacher watches them and says
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import gymnasium as gym
@@ -19,8 +19,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from tqdm import tqdm
 
-from astra_gym.agents.policies import Agent, RandomAgent, SkilledAgent
+from astra_gym.agents.policies import Agent, RandomAgent, SkilledAgent, correct
 from astra_gym.agents.sb3 import Controls, stack_frames, unstack_frames
+from astra_gym.data.episodes import Episode
 
 ROUNDS = 3
 """Of acting and learning."""
@@ -51,18 +52,19 @@ def imitate(
     actions: gym.spaces.Box,
     scenario: str,
     lessons: Lessons,
-    recorded: Iterable[np.ndarray] = (),
+    recorded: Iterable[Episode] = (),
 ) -> None:
     """Let ``model`` learn to do what a teacher would do, and count the lessons' blocks as its timesteps.
 
     Args:
         model: whose policy learns, by the likelihood of the teacher's actions; its value network does not.
         envs: to act in, in the form that SB3 learns from. A block takes 49,152 bytes of memory with frames of 64x64.
-        teachers: one for each environment. They are shown all blocks of an episode, whoever acts.
+        teachers: one for each environment. They are shown all blocks of an episode, and told what was done, whoever
+            acts.
         actions: the scenario's actions, which the teachers give.
         scenario: its name.
         lessons: what it learns from, and how.
-        recorded: blocks ``uint8 (T, K, H, W, 3)`` of episodes to learn from besides, in each round.
+        recorded: episodes to learn from besides, in each round.
     """
     controls = Controls(actions, scenario)
     pushes = gym.spaces.Box(lessons.push * actions.low, lessons.push * actions.high)
@@ -72,9 +74,8 @@ def imitate(
     seen: list[np.ndarray] = []
     told: list[np.ndarray] = []
     for episode in tqdm(recorded, desc="watch", unit="episode", disable=not recorded):
-        teachers[0].reset()
-        seen.extend(stack_frames(episode))
-        told.extend(controls.controls(teachers[0].act(block)) for block in episode)
+        seen.extend(stack_frames(episode.blocks))
+        told.extend(controls.controls(action) for action in watch(teachers[0], episode))
     with tqdm(total=steps * envs.num_envs, desc="imitate", unit="block") as bar:
         for turn, part in enumerate(np.array_split(np.arange(steps), ROUNDS)):
             for _ in part:
@@ -84,14 +85,25 @@ def imitate(
                 acted = np.stack([each.act(image) for each, image in zip(pushed, images, strict=True)])
                 seen.extend(observations)
                 told.extend(controls.controls(np.stack([each.meant for each in pushed])))
-                mine = controls.controls(acted) if turn == 0 else model.predict(observations)[0]
-                following, _, fresh, _ = envs.step(mine)
+                chosen = controls.controls(acted) if turn == 0 else model.predict(observations)[0]
+                for teacher, action in zip(teachers, controls.actions(chosen), strict=True):
+                    correct(teacher, action)
+                following, _, fresh, _ = envs.step(chosen)
                 observations = np.asarray(following)
                 model.num_timesteps += envs.num_envs
                 bar.update(envs.num_envs)
             if len(part):
                 loss = _learn(model, seen, np.stack(told), lessons)
                 bar.set_postfix({"loss": f"{loss:.3f}"})
+
+
+def watch(teacher: Agent, episode: Episode) -> Iterator[np.ndarray]:
+    """What ``teacher`` would do in each block of an episode in which another one acts."""
+    teacher.reset()
+    for t, block in enumerate(episode.blocks):
+        if t > 0:
+            correct(teacher, episode.actions[t - 1])
+        yield teacher.act(block)
 
 
 def augmented(images: Tensor) -> Tensor:

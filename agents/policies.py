@@ -24,6 +24,12 @@ class Agent(Protocol):
         """The action for the next block, given the newest one, ``uint8 (K, H, W, 3)``, oldest frame first."""
 
 
+def correct(agent: Agent, action: np.ndarray) -> None:
+    """Tell ``agent`` that another action was done than it last gave, if it counts on its own (it has ``correct``)."""
+    if (hear := getattr(agent, "correct", None)) is not None:
+        hear(action)
+
+
 class RandomAgent:
     """Random actions, uniform in the action space, each held for 1 to 8 blocks.
 
@@ -88,7 +94,14 @@ class SkilledAgent:
         if self.random.blocks_left == 0:
             self._at_random = bool(self.rng.random() >= self.skill)
         random, self.meant = self.random.act(observation), self.agent.act(observation)
-        return random if self._at_random else self.meant
+        if not self._at_random:
+            return self.meant
+        self.correct(random)
+        return random
+
+    def correct(self, action: np.ndarray) -> None:
+        """Hear that another action was done than ``act`` gave."""
+        correct(self.agent, action)
 
 
 def _choices(seed: int | None) -> np.random.Generator:

@@ -25,7 +25,7 @@ from astra_gym.agents.rollout import is_simulator, make_block_env, run_episode
 from astra_gym.agents.sb3 import algorithm_of, wrap_for_sb3
 from astra_gym.agents.settings import load_settings, scenario_of, scenario_option, setting_names
 from astra_gym.agents.vec_env import AstraVecEnv, VecScaledReward
-from astra_gym.data.episodes import read_episodes
+from astra_gym.data.episodes import Episode, read_episodes
 from astra_gym.envs.vector import AstraVectorEnv
 from astra_gym.files import replacing, write_json
 
@@ -365,9 +365,9 @@ def have_a_head_start(args: TrainAgentArgs, blocks: int, model: BaseAlgorithm, e
         assert isinstance(env.action_space, gym.spaces.Box)
         scenario = env.get_wrapper_attr("modality").name
         lessons = Lessons(args.imitate_blocks, args.imitate_passes, args.imitate_push, args.imitate_augment)
-        recorded: Iterable[np.ndarray] = ()
+        recorded: Iterable[Episode] = ()
         if args.imitate_recorded and args.starts is not None:
-            recorded = (episode.blocks for episode in read_episodes(args.starts))
+            recorded = read_episodes(args.starts)
         imitate(model, envs, teachers, env.action_space, scenario, lessons, recorded)
     save_model(model, args)
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.env_checker import check_env
 import astra_gym  # noqa: F401
 from astra_gym.agents.features import BlockFeatures
 from astra_gym.agents.lane_follower import LaneFollower
-from astra_gym.agents.policies import RandomAgent, make_agent
+from astra_gym.agents.policies import RandomAgent, SkilledAgent, make_agent
 from astra_gym.agents.road import RoadView, estimate_motion
 from astra_gym.agents.rollout import is_simulator, make_block_env, run_episode
 from astra_gym.agents.sb3 import (
@@ -229,6 +229,23 @@ class TestMakeAgent:
             if not np.array_equal(action, agent.meant):
                 pushes.append(action[0])
         assert 60 < len(pushes) < 140 and abs(np.mean(pushes)) < 0.2
+
+    def test_skilled_agents_are_told_when_they_are_pushed(self, sim):
+        class Listener:
+            heard: list[np.ndarray] = []
+
+            def reset(self, seed=None): ...
+
+            def act(self, observation):
+                return np.zeros(3, np.float32)
+
+            def correct(self, action):
+                self.heard.append(action)
+
+        listener = Listener()
+        agent = SkilledAgent(listener, RandomAgent(sim.action_space), 0.5, seed=1)
+        done = [agent.act(np.zeros((4, 64, 64, 3), np.uint8)) for _ in range(60)]
+        assert np.array_equal(listener.heard, [action for action in done if action.any()])
 
     @pytest.mark.parametrize("skill", ["1.5", "-0.1", "nan", "good", ""])
     def test_bad_skill(self, sim, skill):

@@ -9,9 +9,11 @@ from astra_gym import released_actions
 from astra_gym.agents.block_pusher import BlockPusher, TableView, places_on_table
 from astra_gym.agents.gate_follower import FOCAL, GATE, GateFollower, see_signal
 from astra_gym.agents.goal_seeker import GoalSeeker, see_target
+from astra_gym.agents.imitation import watch
 from astra_gym.agents.policies import RandomAgent, make_agent
 from astra_gym.agents.rollout import make_block_env
 from astra_gym.agents.squares import find_square
+from astra_gym.data.episodes import Episode
 
 AGENTS = {"Manipulation": BlockPusher, "Drone": GateFollower, "Camera": GoalSeeker}
 
@@ -121,6 +123,20 @@ class TestGateFollower:
             assert np.sign(turn) == side
 
 
+    def test_knows_how_far_others_have_flown(self):
+        frame = np.full((64, 64, 3), 128, np.uint8)
+        near = frame.copy()
+        near[8:56, 8:56] = (240, 70, 45)
+        near[16:48, 16:48] = 128
+        for done, flies_on in ((0.0, True), (2.0, False)):
+            racer = GateFollower()
+            racer.act(near[None])
+            for _ in range(6):
+                racer.correct(np.array([done, 0, 0, 0], np.float32))
+                action = racer.act(frame[None])
+            assert (action[0] > 0) == flies_on
+
+
 class TestGoalSeeker:
     def test_nothing_else_looks_like_the_target(self, sims):
         for seed in range(3100, 3106):
@@ -153,6 +169,23 @@ class TestGoalSeeker:
             search = pilot.act(frame)
             assert search[3] > 0
         assert search[4] == pytest.approx(0, abs=0.05)
+
+
+    def test_levels_the_camera_that_others_have_turned(self):
+        pilot, frame = GoalSeeker(), np.full((1, 64, 64, 3), 128, np.uint8)
+        for _ in range(3):
+            pilot.act(frame)
+            pilot.correct(np.array([0, 0, 0, 0, 0.4, 0], np.float32))
+        assert pilot.act(frame)[4] < -0.2
+
+    def test_a_watching_pilot_knows_what_was_done(self):
+        blocks = np.full((5, 1, 64, 64, 3), 128, np.uint8)
+        rolled = np.zeros((4, 6), np.float32)
+        rolled[:2, 5] = 0.4
+        episode = Episode(0, blocks, rolled, np.zeros(4, np.float32), np.zeros(4, bool))
+        rolls = np.stack(list(watch(GoalSeeker(), episode)))[:, 5]
+        assert rolls[0] == 0 and rolls[1] < 0 and rolls[2] < rolls[1]
+        assert rolls[4] == pytest.approx(rolls[2])  # what it would have done was not done
 
 
 class TestBlockPusher:
