@@ -16,7 +16,8 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from astra_gym.agents.sb3 import Controls
+from astra_gym.agents.policies import make_agent
+from astra_gym.agents.sb3 import Controls, SB3Agent
 from astra_gym.bundles import Start
 from astra_gym.envs.base import make_world
 from astra_gym.files import write_json
@@ -67,6 +68,9 @@ class PlannerConfig:
     goal: str | None = None
     """Picture to come close to, the path of a file: the score is then how much the last imagined frame looks like it,
     instead of the summed reward."""
+    guide: str | None = None
+    """A policy that plans begin from: learned, or the path of a .zip or .safetensors. What it would do in the world is
+    the plan that the candidates deviate from, and what is left of the last plan is a candidate."""
     world: str | None = None
     """Name or folder of the world that is imagined; None for the environment's own, and "small" for a simulator."""
     num_inference_steps: int | None = 1
@@ -136,6 +140,7 @@ class Planner:
         """One world that has seen what really happened."""
         bundle = self._present.bundle
         self._futures = World(bundle, config.candidates * config.samples, scenario, steps)
+        self._guided_future = World(bundle, 1, scenario, steps)
         seen = (bundle.config.frames_per_block, bundle.config.frame_size, bundle.config.frame_size, 3)
         rows = bundle.transformer.config.modalities[scenario]
         if env.observation_space.shape != seen or self.modality.row_dim != rows:
@@ -144,6 +149,7 @@ class Planner:
                 f"the world's blocks {seen} and rows of {rows}"
             )
         self.controls = Controls(env.action_space, scenario)
+        self._guide = None if config.guide is None else _make_guide(config.guide, env)
         self.goal: np.ndarray | None = None
         """Picture to come close to, ``uint8 (H, W, 3)``; None to collect reward."""
         if config.goal is not None:
@@ -166,7 +172,7 @@ class Planner:
         """The next action, given the newest block ``uint8 (K, H, W, 3)``, which the last action led to."""
         self._remember(observation)
         if not self._to_do:
-            self._improve_plan()
+            self._improve_plan(observation)
             begin, rest = np.split(self.plan, [self.config.execute])
             self._to_do.extend(self.controls.actions(begin))
             self.plan = np.concatenate([rest, np.repeat(self.plan[-1:], len(begin), 0)])
@@ -182,15 +188,19 @@ class Planner:
         else:
             self._present.observe(latents, self.modality.rows(self._last_action)[None])
 
-    def _improve_plan(self) -> None:
+    def _improve_plan(self, observation: np.ndarray) -> None:
         config, plan = self.config, self.plan
         blocks, numbers = plan.shape
         seeds = self.rng.integers(2**31, size=config.samples).tolist()
+        if self._guide is not None:
+            plan = self._guided(observation, seeds[0])
         spread = np.full_like(plan, config.spread)
         for _ in range(config.iterations):
             noise = smooth_noise(self.rng, config.candidates, blocks, numbers, config.hold, config.smoothness)
             noise[0] = 0.0  # the plan itself is a candidate
             candidates = np.clip(plan + spread * noise, -1.0, 1.0)
+            if self._guide is not None:
+                candidates[1] = self.plan
             scores = self.imagine(self.controls.actions(candidates), seeds)
             if config.method == "cem":
                 count = max(2, round(config.elites * config.candidates))
@@ -201,6 +211,16 @@ class Planner:
                 weights = np.exp(advantage / config.temperature)
                 plan = np.tensordot(weights / weights.sum(), candidates, 1)
         self.plan = plan.astype(np.float32)
+
+    def _guided(self, block: np.ndarray, seed: int) -> np.ndarray:
+        """Controls of what the guide does in the world after a true block, ``float32 (horizon, n)``."""
+        assert self._guide is not None
+        self._guided_future.branch(self._present, [seed])
+        plan = [self.controls.controls(self._guide.act(block))]
+        while len(plan) < self.config.horizon:
+            rows = self.modality.rows(self.controls.actions(plan[-1]))
+            plan.append(self.controls.controls(self._guide.act(self._guided_future.step(rows[None]).frames[0])))
+        return np.stack(plan)
 
     def imagine(self, actions: np.ndarray, seeds: list[int]) -> np.ndarray:
         """What the futures are worth that begin now with these actions.
@@ -230,6 +250,18 @@ class Planner:
             scores = np.array([likeness(frames, np.empty(0), {}) for frames in futures.decode(last)])
         by_sample = scores.reshape(config.candidates, config.samples)
         return by_sample.mean(1) - config.caution * by_sample.std(1)
+
+
+def _make_guide(name: str, env: gym.Env) -> SB3Agent:
+    """The policy called ``name``; one without memory, so that it can act in an imagined future and then go on here."""
+    if name != "learned" and Path(name).suffix not in (".zip", ".safetensors"):
+        raise ValueError(f"guide: got {name!r}, allowed are 'learned' and the path of a .zip or .safetensors")
+    try:
+        guide = make_agent(name, env)
+    except ValueError as error:
+        raise ValueError(f"guide: {str(error).removeprefix('agent: ')}") from error
+    assert isinstance(guide, SB3Agent)
+    return guide
 
 
 def smooth_noise(

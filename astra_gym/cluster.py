@@ -68,7 +68,7 @@ def joined(address: str) -> Iterator[None]:
 
 def _require_reachable(address: str) -> None:
     """Ray itself tries for minutes and then ends the process."""
-    target = os.environ.get("RAY_ADDRESS") or address  # which Ray prefers as well
+    target = os.environ.get("RAY_ADDRESS") or address if address == "auto" else address  # as Ray does
     if target == "auto":
         return
     host, colon, port = target.rpartition(":")

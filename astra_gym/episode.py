@@ -46,13 +46,13 @@ class Block:
     """Latent frames that were generated together."""
 
     frames: np.ndarray
-    """uint8 (4 F, H, W, 3)."""
+    """uint8 (4 F, H, W, 3); of the beginning, whose first latent frame is one frame, (4 F - 3, H, W, 3)."""
     latents: Tensor
     """float32 (1, F, C, h, w)."""
     rows: np.ndarray
     """float32 (F, row_dim): the actions."""
     seconds: dict[str, float]
-    """Time spent on "denoise" and "decode"."""
+    """Time spent on "denoise" and "decode", or on the beginning's "encode"."""
 
 
 class AstraEpisode:

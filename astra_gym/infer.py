@@ -18,6 +18,7 @@ from astra_gym.conditions import FRAMES_PER_LATENT, load_condition_image, load_c
 from astra_gym.episode import MAX_HISTORY, Block
 from astra_gym.overlay import draw_keys
 from astra_gym.pipeline import BLOCK, AstraPipeline
+from astra_gym.precision import usable_device
 
 FPS = 20
 """Frames a second of the released model's videos."""
@@ -99,6 +100,9 @@ def infer(args: InferArgs) -> str:
         raise ValueError("overlay: the rows of 'nuscenes' are no camera motion that keys could show")
     if args.fps < 1:
         raise ValueError(f"fps: got {args.fps}, allowed are integers from 1")
+    if args.output.suffix != ".mp4":
+        raise ValueError(f"output: got {str(args.output)!r}, allowed are names that end in .mp4")
+    usable_device(args.device)
     conditions = _conditions(args)
     pipe = _load_pipeline(args)
     blocks = pipe.stream(

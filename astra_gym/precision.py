@@ -13,8 +13,8 @@ def usable_device(device: str | torch.device) -> torch.device:
     """
     try:
         target = torch.device(device)
-        torch.empty(0, device=target)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(0, dtype=torch.float64, device=target)  # in which angles are computed
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"device: got {device!r}, which torch cannot use here ({reason})") from error
     return target

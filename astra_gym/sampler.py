@@ -78,8 +78,7 @@ class Dynamics:
     Args:
         transformer: of the causal layout.
         config: noise levels.
-        compiled: let PyTorch's compiler make the transformer's pass over one frame, at its first call. On a GPU it
-            becomes a CUDA graph.
+        compiled: let PyTorch's compiler make the transformer's pass over one frame, at its first call.
     """
 
     def __init__(self, transformer: AstraTransformer, config: FlowConfig, compiled: bool = False):

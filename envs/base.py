@@ -95,8 +95,8 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         guidance_scale: strength of action guidance, 1 is none; None takes the world's default.
         temperature: of what is left to chance, above 0: lower is truer on average, higher more varied; None takes the
             world's default.
-        compiled: let PyTorch's compiler make the model's passes, on a GPU as CUDA graphs; making the environment then
-            takes a minute, and on a CPU a C++ compiler.
+        compiled: let PyTorch's compiler make the model's passes; making the environment then takes a minute, and on
+            a CPU a C++ compiler.
         info_routing: put the router's weights into ``info``.
         starts: folder of collected episodes (``astra-gym collect``), any moment of which may be a beginning; None
             takes the world's own bank.

@@ -93,7 +93,7 @@ class AstraManipulationEnv(AstraEnv):
     - `temperature`: of what is left to chance, above 0: lower is truer on average, higher more varied; None is the
       world's default.
     - `info_routing`: adds the router's weights to `info`.
-    - `compiled`: PyTorch's compiler makes the model's passes (on a GPU as CUDA graphs), which takes a minute first.
+    - `compiled`: PyTorch's compiler makes the model's passes, which takes a minute first.
     - `starts`: folder of collected episodes (`astra-gym collect`), any moment of which may be where an episode begins;
       None is the world's bank. Needs the extra `[data]`.
 

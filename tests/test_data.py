@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import gymnasium as gym
+import h5py
 import minari
 import numpy as np
 import pytest
@@ -147,7 +148,11 @@ def test_other_episodes_at_the_same_place_are_encoded_anew(tmp_path):
     autoencoder = BlockAutoencoder(latent_channels=4).eval()
     for seed in (0, 5):
         collect(CollectArgs(output=tmp_path / "d", policy="random", episodes=1, blocks=5, workers=1, first_seed=seed))
-        assert latent_episodes(tmp_path / "d", autoencoder).seeds.tolist() == [seed]
+        found = latent_episodes(tmp_path / "d", autoencoder)
+        assert found.seeds.tolist() == [seed]
+        with h5py.File(tmp_path / "d" / "main_data.hdf5", "r+") as file:  # of the same size, with the same seed
+            file["episode_0/rewards"][:] += 1
+        np.testing.assert_allclose(latent_episodes(tmp_path / "d", autoencoder).rewards[1:], found.rewards[1:] + 1)
         shutil.rmtree(tmp_path / "d")
 
 

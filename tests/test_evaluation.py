@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 
 import gymnasium as gym
@@ -183,16 +184,19 @@ def test_ending_clips_end_with_the_episode(recorded):
 
 
 def test_termination_counts_hits_and_false_alarms(recorded):
-    clips = [heldout.Clip(recorded[0], 1, 4, 8) for _ in range(3)]
+    clips = [heldout.Clip(episode, 1, 4, 8) for episode in (*recorded[:2], recorded[0])]
     terminated = np.zeros((3, 10), bool)
     terminated[0, 7] = terminated[1, 2] = True  # a hit, a false alarm, a miss
     ending = Rollout(np.zeros(0), np.zeros(0), terminated)
     going_on = Rollout(np.zeros(0), np.zeros(0), np.array([[False, True], [False, False]]))
-    figures = heads.dreamt_termination(ending, clips, going_on)
+    figures = heads.dreamt_termination(ending, clips, going_on, [clips[0], clips[1]])
     assert figures["precision"] == pytest.approx(1 / 3) and figures["recall"] == pytest.approx(1 / 3)
     assert figures["f1"] == pytest.approx(1 / 3)
     low, high = figures["f1_interval"]
     assert low == 0.0 < figures["f1"] < high <= 1.0
+    assert figures["endings"] == 3 and figures["ended_episodes"] == 2
+    seen = heads.judge_termination([np.ones(1, bool)] * 3, [0] * 3)
+    assert seen["f1"] == 1 and seen["f1_interval"] == [None, None]  # three ends do not show that none is missed
     nothing = heads.judge_termination([np.zeros(3, bool)], [None])
     assert nothing["f1"] is None and nothing["f1_interval"] == [None, None] and nothing["endings"] == 0
     assert figures["recall_by_blocks_before_end"] == {"8": pytest.approx(1 / 3)}
@@ -318,6 +322,13 @@ def test_evaluate_judges_every_scenario_of_a_joint_world_and_its_routing(joint, 
     assert again["scenarios"]["drive"] == figures["scenarios"]["drive"]
     assert again["scenarios"]["camera"]["fidelity"] == figures["scenarios"]["camera"]["fidelity"]
     assert again["routing"] == figures["routing"]
+    elsewhere = tmp_path / "data"
+    for name, its in (("drive", "drive"), ("camera", "drive")):  # other episodes at the place of the camera's
+        shutil.copytree(data / its, elsewhere / name)
+    moved = json.loads((tmp_path / "figures.json").read_text().replace(str(data), str(elsewhere)))
+    (tmp_path / "figures.json").write_text(json.dumps(moved))
+    again = evaluate(dataclasses.replace(args, data=elsewhere, parts=(), drift_blocks=(2,)))
+    assert set(again["scenarios"]["drive"]) == {"fidelity", "reward"} and not again["scenarios"]["camera"]
     with pytest.raises(ValueError, match=r"scenarios: got \['boat'\], this world has \['drive', 'camera'\]"):
         evaluate(dataclasses.replace(args, scenarios=("boat",)))
 

@@ -21,7 +21,7 @@ from astra_gym.evaluation import action_following, camera_pose, inverse_dynamics
 from astra_gym.evaluation.flow import optical_flow  # noqa: E402
 from astra_gym.evaluation.following_tables import actions_table, back_table, pushing_table  # noqa: E402
 from astra_gym.evaluation.heldout import as_start, choose_clips  # noqa: E402
-from astra_gym.evaluation.intervals import estimate_mean  # noqa: E402
+from astra_gym.evaluation.intervals import estimate_mean, estimate_share  # noqa: E402
 from astra_gym.world import World  # noqa: E402
 
 
@@ -88,7 +88,7 @@ def test_numbers_that_do_not_show_on_true_frames_are_left_out_of_the_mean():
     said = {"true frames": commanded.copy(), "dream": 0.5 * commanded}
     for each in said.values():
         each[..., 1] = noise
-    figures = action_following.score(commanded, said, np.ones((6, 5), bool), seed=0)
+    figures = action_following.score(commanded, said, np.ones((6, 5), bool), seed=0, groups=range(6))
     assert figures["counts"] == [True, False] and figures["blocks"] == 30
     assert figures["mean"]["true frames"]["value"] == pytest.approx(1)
     low, high = figures["share_of_true"]["interval"]
@@ -195,3 +195,21 @@ def test_right_way_is_long_enough_and_within_the_angle():
 def test_an_estimate_holds_its_mean():
     estimate = estimate_mean(np.array([0.0, 0.0, 1.0, 1.0]))
     assert estimate["value"] == 0.5 and estimate["interval"] == [0.0, 1.0]
+
+
+def test_samples_of_one_group_count_as_one():
+    values = np.random.default_rng(0).normal(size=12).repeat(5)
+    alone, together = estimate_mean(values), estimate_mean(values, groups=np.arange(12).repeat(5).tolist())
+    assert together["value"] == pytest.approx(alone["value"])
+    width, wider = (high - low for low, high in (alone["interval"], together["interval"]))
+    assert wider == pytest.approx(width * np.sqrt(5), rel=0.25)
+
+
+def test_interval_of_a_share():
+    from scipy.stats import binomtest
+
+    for hits, count in ((0, 5), (5, 5), (23, 40)):
+        found = estimate_share(np.arange(count) < hits)
+        expected = binomtest(hits, count).proportion_ci(method="wilson")
+        assert found["value"] == hits / count
+        assert found["interval"] == pytest.approx([expected.low, expected.high])

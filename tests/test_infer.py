@@ -91,6 +91,8 @@ BAD = {
     "video: it has 12 frames": ["--video", "@video.mp4", "--preset", "1", "--condition-frames", "4"],
     "model:": ["--image", "@garden.png", "--preset", "1", "--model", "@nothing"],
     "overlay:": ["--image", "@garden.png", "--modality", "nuscenes", "--scene", "@scene.json", "--overlay"],
+    "output: got": ["--image", "@garden.png", "--preset", "1", "--output", "@out.gif"],
+    "device: got 'cuda:99'": ["--image", "@garden.png", "--preset", "1", "--device", "cuda:99"],
     "num_blocks: got 2": ["--image", "@garden.png", "--poses", "@poses.npy", "--num-blocks", "2"],
 }
 

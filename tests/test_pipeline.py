@@ -55,6 +55,11 @@ def test_output(pipe, image):
     assert np.array_equal(again[0], output.frames)
 
 
+def test_offload_that_cannot_be_is_refused(pipe):
+    with pytest.raises(NotImplementedError, match="use enable_model_cpu_offload"):
+        pipe.enable_sequential_cpu_offload()
+
+
 def test_everything_conditions(pipe, image):
     def frames(prompt="a garden", seed=0, **arguments):
         arguments = {"image": image, "preset": 1, **arguments}

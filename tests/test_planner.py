@@ -144,6 +144,31 @@ def test_goal_of_the_settings(simulator, tmp_path):
         Planner(simulator, replace(TINY, goal=str(tmp_path / "nowhere.png")))
 
 
+def test_a_guided_plan_begins_from_what_the_guide_would_do(simulator):
+    guided = Planner(simulator, replace(TINY, guide="learned", iterations=2))
+    tried = []
+
+    def imagine(actions, seeds):
+        tried.append(guided.controls.controls(actions))
+        return np.zeros(len(actions))
+
+    block = simulator.reset(seed=0)[0]
+    guided.act(block)
+    left = guided.plan
+    guided.imagine = imagine
+    guided.act(block)
+    first = make_agent("learned", simulator).act(block)
+    assert np.allclose(tried[0][0, 0], guided.controls.controls(first), atol=1e-6)
+    assert not np.allclose(tried[0][0, 1], tried[0][0, 0])  # it looks at what the world dreams
+    assert np.allclose(tried[0][1], left, atol=1e-6) and np.allclose(tried[1][1], left, atol=1e-6)
+
+
+@pytest.mark.parametrize("guide", ["scripted", "nobody.zip", "planner.json"])
+def test_guides_that_cannot_be(guide, simulator):
+    with pytest.raises(ValueError, match=f"guide: got '{guide}', allowed are"):
+        Planner(simulator, replace(TINY, guide=guide))
+
+
 def test_nothing_counts_after_an_ending(simulator, joint_world, tmp_path):
     agent = Planner(simulator, replace(TINY, world=str(changed_world(joint_world, tmp_path / "world"))))
     agent.act(simulator.reset(seed=0)[0])

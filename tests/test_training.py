@@ -96,6 +96,18 @@ def test_a_run_killed_twice_ends_with_the_same_weights(episodes, trained, tmp_pa
         assert (run / name).read_bytes() == (trained / name).read_bytes(), part
 
 
+def test_later_stages_are_not_taken_up_with_another_encoder(episodes, trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    subprocess.run([*command(episodes, run), "--stages", "decoder", "world"], check=True, capture_output=True)
+    longer = [*command(episodes, run), "--autoencoder.steps", "8"]
+    refused = subprocess.run(longer, capture_output=True, text=True)
+    assert refused.returncode == 2 and "decoder.pt was trained with another encoder" in refused.stderr
+    for stage in ("decoder", "world"):
+        (run / f"{stage}.pt").unlink()
+    subprocess.run(longer, check=True, capture_output=True)
+
+
 def test_training_goes_on_from_a_bundle(episodes, trained, tmp_path):
     whole = [*command(episodes, tmp_path), "--stages", "world", "bundle", "--init-from", str(trained / "bundle")]
     subprocess.run(whole, check=True, capture_output=True)

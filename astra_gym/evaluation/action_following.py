@@ -17,7 +17,7 @@ from astra_gym.bundles import Bundle
 from astra_gym.data.episodes import Episode, read_episodes
 from astra_gym.evaluation import camera_pose
 from astra_gym.evaluation.fidelity import reconstruct
-from astra_gym.evaluation.heldout import Clip, as_start, choose_clips
+from astra_gym.evaluation.heldout import Clip, as_start, choose_clips, episodes_of
 from astra_gym.evaluation.intervals import estimate
 from astra_gym.evaluation.inverse_dynamics import InverseDynamics
 from astra_gym.evaluation.rollout import roll
@@ -67,7 +67,7 @@ def judge_actions(
     commanded, counted = given[:, :-1], np.ones((len(chosen), BLOCKS - 1), bool)
     if modality.name == "camera":
         counted = _free(chosen)
-    figures = score(commanded, said, counted, seed) | {"clips": len(chosen), "labels": list(modality.labels)}
+    figures = score(commanded, said, counted, seed, episodes_of(chosen)) | {"clips": len(chosen), "labels": list(modality.labels)}
     if modality.name == "camera":
         shown = {name: made[name] for name in ("true frames", "autoencoder", "dream")}
         figures["poses"] = camera_pose.judge_poses(chosen, commanded, shown, counted, seed)
@@ -76,14 +76,17 @@ def judge_actions(
     return figures
 
 
-def score(commanded: np.ndarray, said: dict[str, np.ndarray], counted: np.ndarray, seed: int) -> dict[str, Any]:
-    """R² of every number and their mean, with 95 % intervals from resampled clips.
+def score(
+    commanded: np.ndarray, said: dict[str, np.ndarray], counted: np.ndarray, seed: int, groups: Sequence[int]
+) -> dict[str, Any]:
+    """R² of every number and their mean, with 95 % intervals from resampled episodes.
 
     Args:
         commanded: actions ``(N, S, action_dim)``.
         said: by the frames' name, with "true frames" and "dream" among them, the actions read from them.
         counted: ``bool (N, S)``, which blocks count.
         seed: of the intervals.
+        groups: of each clip, the number of its episode.
 
     Returns:
         "r2" by name and number, None where a number is constant; "counts", which numbers reach :data:`LEAST_TRUE` on
@@ -113,8 +116,8 @@ def score(commanded: np.ndarray, said: dict[str, np.ndarray], counted: np.ndarra
         def share(clips: np.ndarray) -> float:
             return mean("dream", clips) / mean("true frames", clips)
 
-        figures["mean"] = {name: estimate(partial(mean, name), len(everyone), seed) for name in said}
-        figures["share_of_true"] = estimate(share, len(everyone), seed)
+        figures["mean"] = {name: estimate(partial(mean, name), groups, seed) for name in said}
+        figures["share_of_true"] = estimate(share, groups, seed)
     return figures
 
 

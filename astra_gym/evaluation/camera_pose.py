@@ -19,7 +19,7 @@ from tqdm import tqdm
 from astra_gym.actions import CAMERA
 from astra_gym.camera import motion_poses
 from astra_gym.data.episodes import Episode
-from astra_gym.evaluation.heldout import Clip
+from astra_gym.evaluation.heldout import Clip, episodes_of
 from astra_gym.evaluation.intervals import Estimate, estimate
 from astra_gym.evaluation.metrics import luminance
 
@@ -182,20 +182,24 @@ def judge_poses(
         for name, each in blocks.items():
             frames = each[place, :ahead].reshape(-1, *each.shape[3:])
             poses[name][place] = track(clips[place].context_blocks[-1, -1], depth, frames, focal)[-1]
+    episodes = np.array(episodes_of(clips))
     figures: dict[str, Any] = {"blocks": ahead, "turns": int(turns.sum()), "moves": int(moves.sum())}
     for name, seen in poses.items():
         share = _angle(np.linalg.inv(seen) @ wanted) / np.maximum(rotation, 1e-9)
         degrees = np.rad2deg(_between(seen[:, :3, 3], wanted[:, :3, 3]))
         figures[name] = {
-            "rotation_error": _median(share[turns], seed),
-            "direction_degrees": _median(degrees[moves], seed),
+            "rotation_error": _median(share, turns, episodes, seed),
+            "direction_degrees": _median(degrees, moves, episodes, seed),
         }
     return figures
 
 
-def _median(errors: np.ndarray, seed: int) -> Estimate | None:
-    """None if there are no errors."""
-    return estimate(lambda places: float(np.median(errors[places])), len(errors), seed) if len(errors) else None
+def _median(errors: np.ndarray, counted: np.ndarray, episodes: np.ndarray, seed: int) -> Estimate | None:
+    """Of those clips that are counted; None if there are none."""
+    if not counted.any():
+        return None
+    errors = errors[counted]
+    return estimate(lambda places: float(np.median(errors[places])), episodes[counted].tolist(), seed)
 
 
 def _angle(poses: np.ndarray) -> np.ndarray:

@@ -11,17 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from astra_gym.agents.rollout import make_block_env
-from astra_gym.data.collect import load_policy, run_episode
+from astra_gym.data.collect import SCRIPTED, load_policy, run_episode
 from astra_gym.evaluation.truth import Episode, simulator_id
 from astra_gym.files import replacing
 
-CONTEXT_POLICIES = {
-    "drive": "mixed-driver",
-    "manipulation": "mixed-pusher",
-    "drone": "mixed-racer",
-    "camera": "mixed-pilot",
-}
-"""Who acts before a start: the simulator's experts of mixed skill, as in the world's data."""
 MOST_TRIES = 4
 """Seeds tried for each start that is wanted; some episodes end within the context."""
 
@@ -80,7 +73,7 @@ def collect_contexts(
     contexts = Contexts(np.array(seeds), np.stack(blocks), np.stack(actions))
     if cache is not None:
         with replacing(cache) as unfinished:
-            np.savez_compressed(unfinished, allow_pickle=False, **vars(contexts))
+            np.savez_compressed(unfinished, **vars(contexts))
     return contexts
 
 
@@ -88,7 +81,7 @@ def _run_context(job: tuple[str, int, int]) -> tuple[int, np.ndarray, np.ndarray
     scenario, seed, length = job
     with make_block_env(simulator_id(scenario), length + 1) as env:
         block, _ = env.reset(seed=seed)
-        expert = load_policy(CONTEXT_POLICIES[scenario])(env, seed)
+        expert = load_policy(SCRIPTED[simulator_id(scenario)])(env, seed)  # as in the world's data
         episode = run_episode(env, expert, seed, length, block)
     lasted = len(episode["actions"]) == length and not episode["terminations"][-1]
     return (seed, episode["observations"], episode["actions"].astype(np.float32)) if lasted else None

@@ -136,8 +136,9 @@ def evaluate(args: EvaluateArgs) -> Figures:
     args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / "figures.json"
     settings = _settings(args)
+    data = {name: _data_settings(args, name) for name in everything}
     figures: dict[str, Any] = {"world": str(args.world), "weights": fingerprint(bundle), "seed": args.seed}
-    figures |= _kept(file, figures["weights"], settings, everything)
+    figures |= _kept(file, figures["weights"], settings, data)
     wanted = [
         (name, part)
         for name in needed
@@ -146,11 +147,11 @@ def evaluate(args: EvaluateArgs) -> Figures:
     ]
     for name, part, found in judge_on_cluster(args, wanted) if args.ray else _judge_here(args, bundle, wanted):
         figures["scenarios"][name] |= found
-        figures["settings"]["scenarios"][name][part] = settings[part]
+        figures["settings"]["scenarios"][name][part] = settings[part] | _used(part, data[name])
         write_json(file, figures)
     if "routing" in args.parts and not (args.resume and "routing" in figures):
         figures["routing"] = judge_routing(bundle, args.data, everything, args.context, args.seed)
-        figures["settings"]["routing"] = settings["routing"]
+        figures["settings"]["routing"] = settings["routing"] | _of_all(data)
         write_json(file, figures)
     if "speed" in args.parts and not (args.resume and "speed" in figures):
         figures["speed"] = measure_speed(args.world, args.device, everything[0], steps=20 if args.quick else 200)
@@ -169,19 +170,47 @@ def _settings(args: EvaluateArgs) -> dict[str, Any]:
     return json.loads(json.dumps(settings, default=str))
 
 
-def _kept(file: Path, weights: str, settings: dict[str, Any], scenarios: Sequence[str]) -> dict[str, Any]:
-    """The figures in a file that are of these weights and of each part's present settings, and these settings."""
+def _data_settings(args: EvaluateArgs, name: str) -> dict[str, str]:
+    """Fingerprints of a scenario's datasets that are there."""
+    from astra_gym.data.episodes import data_fingerprint
+
+    folders = {split: args.data / name / split for split in ("val", "train")}
+    return {split: data_fingerprint(folder) for split, folder in folders.items() if (folder / "metadata.json").exists()}
+
+
+def _used(part: str, data: dict[str, str]) -> dict[str, str]:
+    """Those of ``data`` that a part takes; a part that makes its own starts takes none."""
+    splits = {"pushing": (), "actions": ("val", "train")}.get(part, ("val",))
+    return {split: data[split] for split in splits if split in data}
+
+
+def _of_all(data: dict[str, dict[str, str]]) -> dict[str, str]:
+    return {name: its["val"] for name, its in data.items() if "val" in its}
+
+
+def _agrees(measured: dict[str, Any] | None, settings: dict[str, Any], data: dict[str, str]) -> bool:
+    """Whether figures were measured with these settings, on these data as far as they are still there."""
+    if measured is None:
+        return False
+    return settings.items() <= measured.items() and all(measured.get(name) == its for name, its in data.items())
+
+
+def _kept(
+    file: Path, weights: str, settings: dict[str, Any], data: dict[str, dict[str, str]]
+) -> dict[str, Any]:
+    """The figures in a file that are of these weights, data and each part's present settings, and these settings."""
     earlier = json.loads(file.read_text()) if file.exists() else {}
     measured = earlier.get("settings", {}) if earlier.get("weights") == weights else {}
     figures: dict[str, Any] = {"scenarios": {}, "settings": {"scenarios": {}}}
-    for name in scenarios:
-        same = {part: its for part, its in measured.get("scenarios", {}).get(name, {}).items() if its == settings[part]}
+    for name in data:
+        its = measured.get("scenarios", {}).get(name, {})
+        same = {part: its[part] for part in its if _agrees(its[part], settings[part], _used(part, data[name]))}
         found = earlier["scenarios"][name].items() if same else ()
         figures["scenarios"][name] = {key: values for key, values in found if _MADE_BY.get(key, key) in same}
         figures["settings"]["scenarios"][name] = same
-    for part in ("routing", "speed"):
-        if measured.get(part) == settings[part]:
-            figures[part], figures["settings"][part] = earlier[part], settings[part]
+    for part, used in (("routing", _of_all(data)), ("speed", {})):
+        if _agrees(measured.get(part), settings[part], used):
+            figures[part], figures["settings"][part] = earlier[part], measured[part]
     return figures
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from astra_gym.bundles import Start
-from astra_gym.evaluation.heldout import Clip
+from astra_gym.evaluation.heldout import Clip, episodes_of
+from astra_gym.evaluation.intervals import estimate_mean
 from astra_gym.evaluation.metrics import gradient_magnitude, psnr, squared_error, ssim
 from astra_gym.evaluation.rollout import Rollout, roll
 from astra_gym.world import World
@@ -59,16 +60,16 @@ def judge_fidelity(
         "autoencoder": reconstruct(worlds[default], truth),
     }
     figures: dict[str, Any] = {"horizons": list(horizons), "clips": len(clips), "default": name_of(default)}
-    for measure in ("psnr", "psnr_standard_error", "psnr_of_mean_error", "ssim", "sharpness"):
+    for measure in ("psnr", "psnr_interval", "ssim", "sharpness"):
         figures[measure] = {}
+    episodes = episodes_of(clips)
     places = np.array(horizons) - 1
     true_gradient = gradient_magnitude(truth[:, places]).mean((0, 2))
     for name, blocks in tqdm(variants.items(), desc="compare", leave=False):
-        error = squared_error(blocks[:, places], truth[:, places])
-        decibels = psnr(error)
-        figures["psnr"][name] = decibels.mean(0).tolist()
-        figures["psnr_standard_error"][name] = (decibels.std(0) / np.sqrt(len(clips))).tolist()
-        figures["psnr_of_mean_error"][name] = psnr(error.mean(0)).tolist()
+        decibels = psnr(squared_error(blocks[:, places], truth[:, places]))
+        estimates = [estimate_mean(each, seed, groups=episodes) for each in decibels.T]
+        figures["psnr"][name] = [each["value"] for each in estimates]
+        figures["psnr_interval"][name] = [each["interval"] for each in estimates]
         figures["sharpness"][name] = (gradient_magnitude(blocks[:, places]).mean((0, 2)) / true_gradient).tolist()
         figures["ssim"][name] = [float(ssim(blocks[:, place], truth[:, place]).mean()) for place in places]
     return Fidelity(figures, rollouts[default])

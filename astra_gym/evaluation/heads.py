@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from astra_gym.data.episodes import Episode
-from astra_gym.evaluation.heldout import Clip
+from astra_gym.evaluation.heldout import Clip, episodes_of
 from astra_gym.evaluation.intervals import estimate
 from astra_gym.evaluation.metrics import correlation
 from astra_gym.evaluation.rollout import Reading, Rollout
@@ -61,7 +61,9 @@ def true_reward(readings: Sequence[Reading], episodes: Sequence[Episode]) -> dic
     return judge_reward(readings, [episode.rewards[: _blocks_before_end(episode)] for episode in episodes])
 
 
-def judge_termination(said: Sequence[np.ndarray], ends: Sequence[int | None]) -> dict[str, Any]:
+def judge_termination(
+    said: Sequence[np.ndarray], ends: Sequence[int | None], groups: Sequence[int] | None = None
+) -> dict[str, Any]:
     """Precision, recall and F1 of termination over whole rollouts, the last with its interval.
 
     A rollout whose true episode ends is a hit if its first termination lies within two blocks of the true one. An
@@ -70,20 +72,28 @@ def judge_termination(said: Sequence[np.ndarray], ends: Sequence[int | None]) ->
     Args:
         said: of each rollout, ``bool (S,)``: in which blocks the world terminates.
         ends: of each rollout, the block that truly ends the episode, None if none does.
+        groups: of each rollout, which episode it is of; None if all are of different ones.
+
+    Returns:
+        Among others the numbers of rollouts that end ("endings") and of episodes among them ("ended_episodes"). There
+        is no interval where all resampled rollouts have the same F1, as where all ends are seen.
     """
+    groups = list(range(len(ends))) if groups is None else groups
     counted = np.zeros((len(ends), 3), int)  # of each rollout: whether it is a hit, a false alarm, and an ending
     for place, (terminated, end) in enumerate(zip(said, ends, strict=True)):
         predicted = np.flatnonzero(terminated if end is None else terminated[: end + 1 + NEAR])
         hit = end is not None and len(predicted) > 0 and predicted[0] >= end - NEAR
         counted[place] = hit, len(predicted) > 0 and not hit, end is not None
     hits, alarms, endings = counted.sum(0).tolist()
-    f1 = estimate(lambda places: _f1(counted[places]), len(counted))
+    f1 = estimate(lambda places: _f1(counted[places]), groups)
+    low, high = f1["interval"]
     return {
         "f1": f1["value"],
-        "f1_interval": f1["interval"],
+        "f1_interval": [None, None] if low == high else [low, high],
         "precision": hits / (hits + alarms) if hits + alarms else None,
         "recall": hits / endings if endings else None,
         "endings": endings,
+        "ended_episodes": len({group for group, end in zip(groups, ends, strict=True) if end is not None}),
         "hits": hits,
         "false_alarms": alarms,
         "rollouts": len(said),
@@ -97,7 +107,9 @@ def _f1(counted: np.ndarray) -> float:
     return 2 * hits / total if (total := hits + alarms + endings) else float("nan")
 
 
-def dreamt_termination(ending: Rollout, clips: Sequence[Clip], going_on: Rollout) -> dict[str, Any]:
+def dreamt_termination(
+    ending: Rollout, clips: Sequence[Clip], going_on: Rollout, others: Sequence[Clip]
+) -> dict[str, Any]:
     """:func:`judge_termination` of dreams, and recall by how long before the end they began.
 
     Begun one block before the end, the head alone is judged; begun earlier, also whether the world leads to that end,
@@ -106,10 +118,11 @@ def dreamt_termination(ending: Rollout, clips: Sequence[Clip], going_on: Rollout
     Args:
         ending: rollouts of ``clips`` for at least ``NEAR`` blocks beyond each clip's end.
         clips: each ends with the end of its episode.
-        going_on: rollouts whose true episodes go on.
+        going_on: rollouts of ``others``, whose true episodes go on.
     """
     ends = [clip.future - 1 for clip in clips]
-    figures = judge_termination([*ending.terminated, *going_on.terminated], [*ends, *[None] * len(going_on.terminated)])
+    said = [*ending.terminated, *going_on.terminated]
+    figures = judge_termination(said, [*ends, *[None] * len(others)], episodes_of([*clips, *others]))
     begun: dict[int, list[int]] = {}
     for number, clip in enumerate(clips):
         begun.setdefault(clip.future, []).append(number)

@@ -103,6 +103,12 @@ def opening_clips(episodes: Sequence[Episode], count: int, context: int) -> list
     return [Clip(episode, 1, context, 0) for episode in long[:count]]
 
 
+def episodes_of(clips: Sequence[Clip]) -> list[int]:
+    """A number for each clip, the same for those of one episode."""
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(id(clip.episode), len(numbers)) for clip in clips]
+
+
 ENDINGS = (1, 2, 4, 8, 16)
 """Blocks before its end at which an episode is left to the world."""
 

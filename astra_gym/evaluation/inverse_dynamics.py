@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from astra_gym.data.episodes import Episode, open_storage, read_episodes
+from astra_gym.data.episodes import Episode, data_fingerprint, read_episodes
 from astra_gym.evaluation.flow import optical_flow
 from astra_gym.evaluation.metrics import luminance
 from astra_gym.files import replacing
@@ -181,9 +180,7 @@ def trained(
         seed: of the training.
         followed: as for :func:`gather`.
     """
-    open_storage(folder)
-    metadata = hashlib.sha256((folder / "metadata.json").read_bytes()).hexdigest()
-    key = f"{metadata} {blocks} {steps} {seed}"
+    key = f"{data_fingerprint(folder)} {blocks} {steps} {seed}"
     if cache.exists():
         saved = torch.load(cache, weights_only=True)
         if saved["key"] == key:

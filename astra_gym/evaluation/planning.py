@@ -18,7 +18,7 @@ from tqdm import tqdm
 from astra_gym.agents.planner import Planner, PlannerConfig
 from astra_gym.agents.policies import Agent
 from astra_gym.agents.rollout import Step, make_block_env, run_episode
-from astra_gym.evaluation.intervals import estimate_mean, with_interval
+from astra_gym.evaluation.intervals import estimate_mean, estimate_share, with_interval
 from astra_gym.evaluation.ledger import Ledger, policy_key
 from astra_gym.evaluation.metrics import on_road
 from astra_gym.evaluation.truth import make_policy, simulator_id
@@ -101,6 +101,8 @@ OUTCOMES: dict[str, tuple[Callable[[Sequence[Step]], tuple[float, ...]], str, tu
 }
 """For each scenario: what an episode's steps say of success (1 or 0) and of further measures, what success is, and the
 names of those measures."""
+SHARES = ("success", "crashed")
+"""Measures that are 1 or 0."""
 
 
 class PlanFigures(dict[str, Any]):
@@ -222,11 +224,11 @@ def _policy(name: str, scenario: str, blocks: int) -> Agent:
 
 
 def _figures(rows: np.ndarray, further: Sequence[str], resamples: int) -> dict[str, Any]:
-    """Means of an agent's episodes ``(N, n)`` with 95 % bootstrap intervals."""
+    """Means of an agent's episodes ``(N, n)`` with 95 % intervals."""
     named = dict(zip(("return", "milliseconds", "success", *further), rows.T, strict=True))
     figures: dict[str, Any] = {"milliseconds": float(named.pop("milliseconds").mean())}
     for name, values in named.items():
-        figures[name] = estimate_mean(values, resamples=resamples)
+        figures[name] = estimate_share(values) if name in SHARES else estimate_mean(values, resamples=resamples)
     return figures
 
 
@@ -236,7 +238,7 @@ def plan_table(figures: dict[str, Any]) -> str:
     columns = ["agent", "horizon", "candidates", "success", "return", *further, "ms a decision"]
     lines = [
         f"{figures['scenario'].capitalize()}: {figures['episodes']} held-out scenes of the true simulator, at most"
-        f" {figures['blocks']} blocks each, with 95 % bootstrap intervals. Success: {figures['success']}.",
+        f" {figures['blocks']} blocks each, with 95 % intervals. Success: {figures['success']}.",
         "",
         f"| {' | '.join(columns)} |",
         f"|---|{'---:|' * (len(columns) - 1)}",

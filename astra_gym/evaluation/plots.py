@@ -15,9 +15,7 @@ def fidelity(figures: Figures) -> str:
     """PSNR against the horizon, with 95 % intervals of the mean over clips."""
     lines: dict[str, Line] = {}
     for name, values in figures["psnr"].items():
-        errors = figures["psnr_standard_error"][name]
-        intervals = [[y - 1.96 * error, y + 1.96 * error] for y, error in zip(values, errors, strict=True)]
-        lines[name] = (figures["horizons"], values, intervals)
+        lines[name] = (figures["horizons"], values, figures["psnr_interval"][name])
     return _lines(lines, f"blocks dreamt ({figures['clips']} clips)", "PSNR in dB")
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from astra_gym.actions import MANIPULATION
 from astra_gym.agents.block_pusher import TableView
 from astra_gym.bundles import Start
-from astra_gym.evaluation.intervals import estimate_mean
+from astra_gym.evaluation.intervals import estimate_share
 from astra_gym.evaluation.metrics import correlation
 from astra_gym.evaluation.pictures import save_grid
 from astra_gym.evaluation.rollout import roll
@@ -146,7 +146,7 @@ def judge_pushing(world: World, pushes: list[Push], seed: int, output: Path) -> 
         right = _right_way(way, ahead)
         along = (way * ahead).sum(-1)
         figures[name] = {
-            "right_way": estimate_mean(right, seed),
+            "right_way": estimate_share(right),
             "right_way_by_blocks": [
                 float(_right_way(_ways(before, frames[name][:, block]), ahead).mean()) for block in range(PUSH_BLOCKS)
             ],

@@ -19,6 +19,7 @@ from astra_gym.convert import RELEASED_MODALITIES, transformer_plan, write_trans
 from astra_gym.evaluation.machine import matrix_rate, measure_memory, median_seconds
 from astra_gym.models.packing import window_rows
 from astra_gym.models.transformer import AstraTransformer
+from astra_gym.precision import usable_device
 from astra_gym.velocity import VelocitySampler
 
 ROW_DIMS = {"sekai": 13, "nuscenes": 8, "openx": 13}
@@ -66,7 +67,7 @@ def bench(args: BenchArgs) -> str:
 def _bench(args: BenchArgs, folder: Path) -> str:
     shapes = released_shapes(layers=args.layers)
     write_random_checkpoint(folder / "random.ckpt", shapes)
-    device = torch.device(args.device)
+    device = usable_device(args.device)
     rows: list[tuple[str, str]] = [("device", _device_name(device))]
 
     def convert() -> None:

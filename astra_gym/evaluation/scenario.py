@@ -101,7 +101,7 @@ def _fidelity_and_heads(
         ending_rows = heads.ending_rows(endings, modality.rows)
         ending = roll(worlds[default], ending_starts, ending_rows, args.seed, "endings")
         figures["termination"] = {
-            "dream": heads.dreamt_termination(ending, endings, fidelity.rollout),
+            "dream": heads.dreamt_termination(ending, endings, fidelity.rollout, clips),
             "true": heads.true_termination(readings, episodes),
         }
     return figures

@@ -107,9 +107,9 @@ def _f1_of_ends(termination: Values) -> str:
     """The F1 of the end with its interval and the number of ends."""
     if termination["f1"] is None:
         return "–"
-    interval = termination.get("f1_interval", [None, None])  # which figures from before have not
-    found = with_interval({"value": termination["f1"], "interval": interval}, 2)
-    return f"{found}, {termination['endings']} ends"
+    found = with_interval({"value": termination["f1"], "interval": termination["f1_interval"]}, 2)
+    rollouts, ends = termination["endings"], termination["ended_episodes"]
+    return f"{found}, {ends} ends" + (f" in {rollouts} dreams" if rollouts > ends else "")
 
 
 def _demanded(judged: dict[str, Values]) -> list[tuple[str, list[str]]]:

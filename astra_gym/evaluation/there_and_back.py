@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from astra_gym.actions import Modality
 from astra_gym.bundles import Start
-from astra_gym.evaluation.heldout import Clip
+from astra_gym.evaluation.heldout import Clip, episodes_of
 from astra_gym.evaluation.intervals import estimate_mean
 from astra_gym.evaluation.metrics import psnr, squared_error
 from astra_gym.evaluation.pictures import save_grid
@@ -74,6 +74,7 @@ def judge_return(
     rng = np.random.default_rng(seed)
     choices = [rng.integers(1, len(clip.episode.blocks), OTHERS) for clip in clips]
     others = np.stack([clip.episode.blocks[chosen, -1:] for clip, chosen in zip(clips, choices, strict=True)])
+    episodes = episodes_of(clips)
     figures: dict[str, Any] = {"starts": len(starts), "rest_blocks": REST, "journeys": {}}
     shown, labels = [], []
     for name, journey in JOURNEYS[modality.name].items():
@@ -84,7 +85,7 @@ def judge_return(
             "simulator": simulate(modality, starts, course),
         }
         figures["journeys"][name] = {"blocks": 2 * journey.blocks} | {
-            where: _compare(blocks, journey.blocks, others, seed) for where, blocks in made.items()
+            where: _compare(blocks, journey.blocks, others, episodes, seed) for where, blocks in made.items()
         }
         places = [REST - 1, REST - 1 + journey.blocks, len(course) - 1]
         shown += [blocks[0, places, -1] for blocks in made.values()]
@@ -112,13 +113,16 @@ def simulate(modality: Modality, starts: Sequence[Start], actions: np.ndarray) -
     return np.array(made)
 
 
-def _compare(blocks: np.ndarray, out: int, others: np.ndarray, seed: int) -> dict[str, Any]:
+def _compare(
+    blocks: np.ndarray, out: int, others: np.ndarray, episodes: Sequence[int], seed: int
+) -> dict[str, Any]:
     """PSNR in dB of the last view to the first, the farthest and other ones, and how much closer the first is.
 
     Args:
         blocks: of the whole journeys, ``uint8 (N, S, K, H, W, 3)``.
         out: blocks of the way out.
         others: views ``uint8 (N, OTHERS, 1, H, W, 3)``.
+        episodes: number of each journey's.
         seed: of the interval.
     """
     last = blocks[:, -1, -1:]
@@ -129,5 +133,5 @@ def _compare(blocks: np.ndarray, out: int, others: np.ndarray, seed: int) -> dic
         "to_first": float(first.mean()),
         "to_farthest": float(farthest.mean()),
         "to_other": float(other.mean()),
-        "closer_than_other": estimate_mean(first - other, seed),
+        "closer_than_other": estimate_mean(first - other, seed, groups=episodes),
     }

@@ -21,6 +21,7 @@ from astra_gym.bundles import WorldConfig, load_bundle, scenarios_of, world_fold
 from astra_gym.data.collect import check_empty
 from astra_gym.data.episodes import open_storage
 from astra_gym.evaluation.heads import NEAR, judge_termination
+from astra_gym.evaluation.intervals import with_interval
 from astra_gym.models.heads import RewardHeads
 from astra_gym.training.optim import learning_rate_factor
 from astra_gym.training.seen_episodes import SeenEpisodes, look_at
@@ -127,11 +128,8 @@ def judge(heads: RewardHeads, seen: SeenEpisodes) -> str:
     """How well ends are seen, in words, see :func:`astra_gym.evaluation.heads.judge_termination`."""
     _, logits = heads(seen.features, seen.code, [seen.scenario] * len(seen.features))
     figures = judge_termination([each.numpy() > 0 for each in logits.split(seen.lengths)], seen.ends)
-    low, high = figures["f1_interval"]
-    return (
-        f"{figures['hits']} of {figures['endings']} seen, {figures['false_alarms']} false alarms,"
-        f" F1 {figures['f1']:.2f} ({low:.2f} to {high:.2f})"
-    )
+    f1 = with_interval({"value": figures["f1"], "interval": figures["f1_interval"]}, 2)
+    return f"{figures['hits']} of {figures['endings']} seen, {figures['false_alarms']} false alarms, F1 {f1}"
 
 
 def fit(heads: RewardHeads, examples: Sequence[SeenEpisodes], args: EndingsArgs) -> None:

@@ -73,11 +73,21 @@ def save_atomically(state: dict, path: Path) -> None:
         torch.save(state, unfinished)
 
 
-def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.device) -> None:
+def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.device, origin: str = "") -> None:
     """Train ``stage``, from its checkpoint in ``folder`` if there is one; its model ends with the averaged weights.
 
     What the checkpoint holds has been done with the settings of then; the steps that are left follow ``config``. Under
     ``accelerate launch`` every process takes its share of each batch; the first one validates, logs and saves.
+
+    Args:
+        stage: what to train.
+        config: how long and how fast.
+        folder: for the checkpoint and the logs.
+        device: where the model is.
+        origin: fingerprint of what earlier stages have made of what this one learns from.
+
+    Raises:
+        ValueError: if the checkpoint has another origin.
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -91,6 +101,11 @@ def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.devi
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if state["origin"] != origin:
+            raise ValueError(
+                f"run: {checkpoint} was trained with another encoder than the present one; remove it, or name another "
+                "folder"
+            )
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
@@ -103,6 +118,7 @@ def run_stage(stage: Stage, config: LoopConfig, folder: Path, device: torch.devi
     def save(step: int) -> None:
         state = {
             "step": step,
+            "origin": origin,
             "model": model.state_dict(),
             "average": average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],

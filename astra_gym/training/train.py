@@ -17,6 +17,7 @@ from astra_gym.actions import MODALITIES, Modality
 from astra_gym.bundles import Bundle, Start, StartBank, WorldConfig
 from astra_gym.data.episodes import (
     LatentEpisodes,
+    encoder_fingerprint,
     latent_episodes,
     load_blocks,
     read_scenario,
@@ -139,7 +140,7 @@ def _train_autoencoder(args: TrainArgs, scenarios: list[str]) -> None:
         stage = AutoencoderStage(
             model, train, validation, **common, edge_weight=args.decoder_edge_weight, decoder_only=True
         )
-        run_stage(stage, seeded(args, args.decoder), args.run, device)
+        run_stage(stage, seeded(args, args.decoder), args.run, device, encoder_fingerprint(model))
         _save(model, folder)
 
 
@@ -170,7 +171,7 @@ def _train_world(
         args.flow,
         bf16=computes_in_bf16(args.device, args.bf16),
     )
-    run_stage(stage, seeded(args, args.world), args.run, torch.device(args.device))
+    run_stage(stage, seeded(args, args.world), args.run, torch.device(args.device), encoder_fingerprint(autoencoder))
     _save(transformer, args.run / "transformer")
     _save(heads, args.run / "heads")
     if args.world_loss.nat_price:
@@ -281,9 +282,8 @@ def make_start_bank(data: LatentEpisodes, modality: Modality, count: int, length
     places, earned = [], []
     for episode, (first, last) in enumerate(zip(data.offsets[:-1].tolist(), data.offsets[1:].tolist(), strict=True)):
         for place in range(first + length, last - BEFORE_END):
-            if not data.terminations[place - length : place + BEFORE_END].any():
-                places.append((episode, first, place))
-                earned.append(float(data.rewards[place - length : place].sum()))
+            places.append((episode, first, place))
+            earned.append(float(data.rewards[place - length : place].sum()))
     if not places:
         raise ValueError(f"data: no episode goes on for {BEFORE_END} blocks after {length} others")
     enough = float(np.median(earned))
