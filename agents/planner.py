@@ -89,6 +89,9 @@ class PlannerConfig:
                 raise ValueError(f"{name}: got {value!r}, allowed are numbers from {lowest} to below {below}")
         if self.method not in ("cem", "mppi"):
             raise ValueError(f"method: got {self.method!r}, allowed are 'cem' and 'mppi'")
+        for name in ("goal", "guide", "world"):
+            if not isinstance(value := getattr(self, name), (str, type(None))):
+                raise ValueError(f"{name}: got {value!r}, allowed are text and None")
         if self.execute > self.horizon:
             raise ValueError(f"execute: got {self.execute}, allowed are 1 to the horizon, {self.horizon}")
 

@@ -28,7 +28,7 @@ class RecordArgs:
     """Gymnasium id of an Astra environment or of one of its simulators (AstraSim/...)."""
     agent: str = "scripted"
     """Who acts: scripted, scripted:0.5 (at random half of the time), random, learned (the policy that comes with the
-    package: by PPO for Drive, by imitation for Drone and Camera), planner, or the path of a policy (.zip, .safetensors)
+    package: by PPO for Drive, by imitation elsewhere), planner, or the path of a policy (.zip, .safetensors)
     or of a planner's settings (.json)."""
     episodes: int = 1
     """Number of episodes; each has its own seed."""
@@ -92,6 +92,9 @@ def record(args: RecordArgs) -> list[Path]:
     if is_simulator(args.env):
         if args.side_by_side:
             raise ValueError(f"side_by_side: {args.env} is a simulator itself; name the environment that imitates it")
+        for name, default in (("world", "small"), ("device", "cpu"), ("num_inference_steps", None)):
+            if (value := getattr(args, name)) != default:
+                raise ValueError(f"{name}: got {value!r}, but {args.env} is a simulator, allowed is {default!r}")
         options = {}
     env = make_block_env(args.env, args.blocks, args.world, args.device, **options)
     agent = make_agent(args.agent, env, args.seed)

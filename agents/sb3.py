@@ -64,8 +64,14 @@ class Controls:
         self.space = spaces.Box(-1.0, 1.0, (len(self.low) - self.has_pedals - 2 * self.on_table,), np.float32)
 
     def actions(self, controls: np.ndarray) -> np.ndarray:
-        """The scenario's actions ``float32 (..., action_dim)`` for controls ``(..., n)``."""
+        """The scenario's actions ``float32 (..., action_dim)`` for controls ``(..., n)``.
+
+        Raises:
+            ValueError: if there are more or fewer of them.
+        """
         controls = np.clip(controls, -1.0, 1.0)
+        if controls.shape[-1:] != self.space.shape:
+            raise ValueError(f"controls: got shape {controls.shape}, allowed is (..., {self.space.shape[0]})")
         if self.has_pedals:
             steer, pedal = controls[..., 0], controls[..., 1]
             return np.stack([steer, pedal.clip(0.0), (-pedal).clip(0.0)], -1).astype(np.float32)

@@ -13,6 +13,18 @@ from astra_gym.actions import MODALITIES
 from astra_gym.simulators.own import creator_of, find_spec
 
 CONFIGS = Path(__file__).parent / "configs"
+POSITIVE = "clip_range", "learning_rate", "reward_scale", "target_kl", "temperature"
+"""Settings that are numbers above 0."""
+LEAST = {"learning_starts": 0} | dict.fromkeys(
+    (
+        *("batch_size", "blocks", "buffer_size", "gradient_steps", "n_epochs", "n_steps"),
+        *("num_envs", "timesteps", "train_freq"),
+    ),
+    1,
+)
+"""The least that settings which are whole numbers may be."""
+SHARES = "gae_lambda", "gamma", "tau"
+"""Settings that are numbers from 0 to 1."""
 
 
 def algorithms() -> list[str]:
@@ -105,4 +117,11 @@ def _checked(name: str, value: Any, known: Mapping[str, Any], algorithm: str) ->
     if isinstance(value, bool) or not isinstance(value, kinds):
         hint = " (YAML needs a point before an exponent: 3.0e-4)" if isinstance(value, str) else ""
         raise ValueError(f"{name}: got {value!r}, allowed are {'whole ' if kinds == (int,) else ''}numbers{hint}")
+    number: Any = value
+    if name in POSITIVE and not 0 < number < float("inf"):
+        raise ValueError(f"{name}: got {value!r}, allowed are numbers above 0")
+    if name in SHARES and not 0 <= number <= 1:
+        raise ValueError(f"{name}: got {value!r}, allowed are numbers from 0 to 1")
+    if name in LEAST and number < LEAST[name]:
+        raise ValueError(f"{name}: got {value!r}, allowed are whole numbers from {LEAST[name]}")
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +45,8 @@ class TrainAgentArgs:
     env: tyro.conf.Positional[str] = "AstraDrive-v0"
     """Gymnasium id of an Astra environment or of one of its simulators (AstraSim/...)."""
     output: Path = Path("runs/agent")
-    """Folder for the policy (policy.zip), the TensorBoard log and the evaluation (evaluation.json)."""
+    """Folder for the policy (policy.zip), the log for TensorBoard if that is installed, and the evaluation
+    (evaluation.json)."""
     algorithm: Literal["ppo", "sac"] = "ppo"
     """Who learns: ppo from each block once, sac again and again from those that it remembers."""
     config: Path | None = None
@@ -58,7 +60,8 @@ class TrainAgentArgs:
     keep_checkpoints: bool = False
     """Keep each save, and the policy before it has learned, beside the newest as policy_<blocks>.zip."""
     evaluation_episodes: int = 5
-    """Episodes to judge the trained policy on, at most 10; 0 skips it."""
+    """Episodes to judge the trained policy on, at most 10; 0 skips it. In a dream they are of the world's own
+    temperature and beginnings."""
     evaluate_in_simulator: bool = False
     """Judge the policy in the true simulator too."""
     imitate: str | None = None
@@ -142,7 +145,7 @@ class TrainAgentArgs:
             raise ValueError(f"evaluation_episodes: got {self.evaluation_episodes}, allowed are 0 to {allowed}")
         if self.imitate is not None and self.algorithm != "ppo":
             raise ValueError(f"imitate: got {self.imitate!r} with {self.algorithm}, allowed is None")
-        for name in ("imitate_blocks", "imitate_passes"):
+        for name in ("imitate_blocks", "imitate_passes", "checkpoint_every"):
             if (number := getattr(self, name)) < 1:
                 raise ValueError(f"{name}: got {number}, allowed are whole numbers from 1")
         if not 0 <= self.imitate_push <= 1:
@@ -178,9 +181,6 @@ class TrainAgentArgs:
         scenario = self.options.get("scenario") or scenario_of(self.env)
         given = {name: getattr(self, name) for name in setting_names() if getattr(self, name) is not None}
         settings = load_settings(self.algorithm, scenario, given, self.config)
-        for name in ("timesteps", "num_envs", "blocks", "batch_size", "n_steps"):
-            if name in settings and settings[name] < 1:
-                raise ValueError(f"{name}: got {settings[name]}, allowed are whole numbers from 1")
         if self.algorithm == "ppo" and (blocks := settings["num_envs"] * settings["n_steps"]) % settings["batch_size"]:
             raise ValueError(
                 f"batch_size: got {settings['batch_size']}, allowed are divisors of {blocks}, num_envs * n_steps"
@@ -291,7 +291,7 @@ def make_model(args: TrainAgentArgs, settings: dict[str, Any], envs: VecEnv) -> 
     learner = LEARNERS[args.algorithm]
     own = ("timesteps", "num_envs", "blocks", "temperature", "reward_scale", "log_std_init")
     options = {name: value for name, value in settings.items() if name not in own}
-    options["tensorboard_log"] = str(args.output)
+    options["tensorboard_log"] = str(args.output) if find_spec("tensorboard") else None
     if args.algorithm == "sac":
         # Every observation once; the buffer knows which steps a time limit has cut.
         options |= {"optimize_memory_usage": True, "replay_buffer_class": BlockReplayBuffer}

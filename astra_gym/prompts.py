@@ -24,9 +24,9 @@ def scenario_of(prompt: str, allowed: Sequence[str]) -> str | None:
     """
     if prompt in allowed:
         return prompt
-    words = re.findall(r"[a-z]+", prompt.lower()) if isinstance(prompt, str) else None
-    if words == []:
+    if isinstance(prompt, str) and not prompt.strip():
         return None
+    words = re.findall(r"[a-z]+", prompt.lower()) if isinstance(prompt, str) else None
     if words is not None and len(words) == 1 and words[0] in allowed:
         return words[0]
     score = {name: sum(word in WORDS.get(name, ()) for word in words or ()) for name in allowed}

@@ -274,6 +274,7 @@ class World:
             "previous": self._previous.clone(),
             "features": self._features.clone(),
             "generators": [generator.get_state() for generator in self._generators],
+            "modalities": list(self.modalities),
             "begun": list(self._begun),
             "prompts": None if self._prompts is None else self._prompts.clone(),
         }
@@ -283,6 +284,8 @@ class World:
         """Go back to a snapshot of a world with as many worlds."""
         if len(state["generators"]) != self.num_worlds:
             raise ValueError(f"state: of {len(state['generators'])} worlds, this one has {self.num_worlds}")
+        if state["modalities"] != list(self.modalities):
+            raise ValueError(f"state: of {state['modalities']}, this world is of {list(self.modalities)}")
         self.memory.load_state(state["memory"])
         self._previous, self._features = state["previous"].clone(), state["features"].clone()
         for generator, saved in zip(self._generators, state["generators"], strict=True):

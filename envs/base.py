@@ -27,7 +27,7 @@ OBS_TYPES = ("block", "frame", "latent")
 RENDER_MODES = ("rgb_array", "rgb_array_list", "human")
 LATENT_BOUND = 16.0
 """Latent observations are clipped to this; each channel has unit variance over real frames."""
-MAX_HELD_KEYS = 4
+MAX_HELD_KEYS = 6
 
 
 def check_views(render_mode: str | None, obs_type: str, render_modes: Sequence[str] = RENDER_MODES) -> None:
@@ -243,8 +243,11 @@ class AstraEnv(gym.Env[np.ndarray, np.ndarray]):
         self._frames = state["frames"].copy()
         self._latent = state["latent"].copy()
 
+    def __reduce__(self):
+        raise TypeError(f"{type(self).__name__} cannot be copied or pickled; use get_state and set_state")
+
     def get_keys_to_action(self) -> dict[tuple[int, ...] | str, np.ndarray]:
-        """Up to four of the bound keys held together, as pygame's key codes, to the action; "" is no key at all.
+        """Up to six of the bound keys held together, as pygame's key codes, to the action; "" is no key at all.
 
         For ``gymnasium.utils.play``, which needs every combination spelt out.
         """

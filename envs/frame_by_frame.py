@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 
-class FrameByFrame(gym.Wrapper):
+class FrameByFrame(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Make one step one video frame, for tools that take one picture a step.
 
     ``RecordVideo`` and ``gymnasium.utils.play`` ask for a picture after each step, so of a block they would only see
@@ -31,6 +31,7 @@ class FrameByFrame(gym.Wrapper):
     def __init__(self, env: gym.Env):
         if env.render_mode != "rgb_array":
             raise ValueError(f"env: got one with render_mode={env.render_mode!r}, allowed is 'rgb_array'")
+        gym.utils.RecordConstructorArgs.__init__(self)
         super().__init__(env)
         self.metadata = env.metadata | {"render_fps": env.get_wrapper_attr("fps")}
         self._frames = np.zeros(0)
@@ -44,7 +45,7 @@ class FrameByFrame(gym.Wrapper):
         return observation, info
 
     def step(self, action):
-        if self._shown == len(self._frames) - 1:
+        if not len(self._frames) or self._shown == len(self._frames) - 1:
             self._outcome = self.env.step(action)
             self._begin_block()
         else:
@@ -56,6 +57,8 @@ class FrameByFrame(gym.Wrapper):
 
     def render(self):
         """The frame of this step, ``uint8 (H, W, 3)``."""
+        if not len(self._frames):
+            raise gym.error.ResetNeeded("render: call reset first")
         return self._frames[self._shown].copy()
 
     def _begin_block(self) -> None:

@@ -32,8 +32,9 @@ RENDER_MODES = ("rgb_array", "rgb_array_list")
 class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """
     ## Description
-    N worlds, of one scenario or of several, whose next blocks come from one forward pass of the model. It behaves as
-    Gymnasium's `SyncVectorEnv` of N single environments does, and is much faster.
+    N worlds, of one scenario or of several, whose next blocks come from one forward pass of the model. `reset` and
+    `step` behave as those of Gymnasium's `SyncVectorEnv` of N single environments do, and are much faster. There are no
+    single environments in it, so no `envs`, `call`, `get_attr` and `set_attr`.
 
     ```python
     import gymnasium as gym
@@ -270,6 +271,9 @@ class AstraVectorEnv(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._seeds, self._starts = list(state["np_random_seed"]), list(state["starts"])
         self._frames[...], self._latents[...] = state["frames"], state["latents"]
         self._elapsed, self._ended = state["elapsed"].copy(), state["ended"].copy()
+
+    def __reduce__(self):
+        raise TypeError(f"{type(self).__name__} cannot be copied or pickled; use get_state and set_state")
 
     def _read_options(self, worlds: list[int], options: dict[str, Any] | None = None) -> dict[str, ResetOptions]:
         """What ``options`` ask of each scenario that is among ``worlds``."""

@@ -76,6 +76,11 @@ def test_bad_arguments_are_named(tmp_path, episodes):
         collect(CollectArgs(output=tmp_path / "full"))
     with pytest.raises(ValueError, match=r"policy: its actions are of shape \(3,\), the environment takes \(4,\)"):
         collect(CollectArgs(env="AstraSim/Drone-v0", policy="hurried-follower", output=tmp_path / "d"))
+    with pytest.raises(ValueError, match="policy: 'mixed-racer' cannot act in AstraSim/Drive-v0"):
+        collect(CollectArgs(policy="mixed-racer", output=tmp_path / "d"))
+    for name, value in (("episodes", 0), ("blocks", 0), ("workers", 0), ("first_seed", -1)):
+        with pytest.raises(ValueError, match=f"^{name}: got {value}, allowed are whole numbers from"):
+            CollectArgs(**{name: value})
     with pytest.raises(FileNotFoundError, match=r"--env AstraSim/Drone-v0 .*--first-seed 1000000"):
         next(read_episodes(tmp_path / "drone" / "val"))
     with pytest.raises(FileNotFoundError, match="data: no Minari dataset"):
@@ -87,6 +92,14 @@ def test_parts_of_an_unknown_collection_are_refused(tmp_path):
     (tmp_path / "d.parts" / "0.npz").write_bytes(b"")
     with pytest.raises(ValueError, match="episodes of an unknown environment"):
         collect(CollectArgs(output=tmp_path / "d", episodes=1))
+
+
+def test_settings_of_a_collection_that_has_nothing_yet_may_change(tmp_path):
+    parts = tmp_path / "d.parts"
+    parts.mkdir()
+    (parts / "settings.json").write_text(json.dumps({"env": "Mistaken-v0", "policy": "random", "blocks": 2}))
+    collect(CollectArgs(env="CartPole-v1", output=tmp_path / "d", episodes=1, blocks=2, workers=1))
+    assert not parts.exists() and len(list(read_episodes(tmp_path / "d"))) == 1
 
 
 def test_a_killed_collection_goes_on(tmp_path):

@@ -96,6 +96,14 @@ def test_frame_by_frame_is_the_same_episode(env_id):
     assert truncations == [False] * 7 + [True]
 
 
+def test_frame_by_frame_begins_with_a_reset():
+    env = FrameByFrame(gym.make(IDS[0], render_mode="rgb_array"))
+    with pytest.raises(gym.error.ResetNeeded):
+        env.render()
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(env.action_space.sample())
+
+
 def test_frame_by_frame_needs_pictures():
     with pytest.raises(ValueError, match="^env: .*rgb_array"):
         FrameByFrame(gym.make(IDS[0]))

@@ -1,5 +1,6 @@
 """Contracts of every Astra environment: Gymnasium's, determinism, starts, errors, snapshots."""
 
+import copy
 import hashlib
 import shutil
 import subprocess
@@ -332,6 +333,16 @@ def test_snapshot_goes_back_to_the_same_bytes(env):
         np.testing.assert_array_equal(env.render(), picture)
         assert env.unwrapped.start.index == start
         assert go_on() == future
+
+
+def test_snapshots_of_other_scenarios_and_copies_are_refused(env):
+    others = [id for id in ("AstraDrive-v0", "AstraDrone-v0") if id != env.spec.id]
+    with gym.make(f"astra_gym:{others[0]}") as other:
+        other.reset(seed=0)
+        with pytest.raises(ValueError, match=r"^state: of \['.*'\], this world is of"):
+            env.unwrapped.set_state(other.unwrapped.get_state())
+    with pytest.raises(TypeError, match="cannot be copied or pickled; use get_state"):
+        copy.deepcopy(env.unwrapped)
 
 
 def test_snapshot_moves_to_another_environment(env):

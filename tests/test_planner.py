@@ -229,6 +229,8 @@ def test_bad_settings(content, simulator, tmp_path):
         {"caution": -1},
         {"execute": 9},
         {"horizon": 2.5},
+        {"world": 3},
+        {"guide": 3},
     ],
 )
 def test_numbers_are_checked(values):

@@ -24,11 +24,12 @@ def test_a_text_speaks_of_a_scenario(text, scenario):
     assert scenario_of(text, list(MODALITIES)) == scenario
 
 
-def test_no_words_tell_nothing():
-    assert scenario_of("", list(MODALITIES)) is None
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_no_words_tell_nothing(nothing):
+    assert scenario_of(nothing, list(MODALITIES)) is None
 
 
-@pytest.mark.parametrize("prompt", ["a ship at sea", "a car in a room", None, 3])
+@pytest.mark.parametrize("prompt", ["a ship at sea", "a car in a room", "123", "дрон", None, 3])
 def test_what_speaks_of_none_or_of_two_is_refused(prompt):
     with pytest.raises(ValueError, match="^prompt: got"):
         scenario_of(prompt, list(MODALITIES))

@@ -105,6 +105,8 @@ def test_numbers_are_checked(name):
 def test_bad_requests(tmp_path):
     with pytest.raises(ValueError, match="side_by_side: AstraSim/Drive-v0 is a simulator itself"):
         record(RecordArgs(SIMULATOR, side_by_side=True, output=tmp_path))
+    with pytest.raises(ValueError, match="^world: got 'own', but AstraSim/Drive-v0 is a simulator, allowed is 'small'"):
+        record(RecordArgs(SIMULATOR, world="own", output=tmp_path))
     with pytest.raises(ValueError, match="agent: got 'nobody'"):
         record(RecordArgs(SIMULATOR, agent="nobody", output=tmp_path))
     with pytest.raises(gym.error.Error):

@@ -122,7 +122,6 @@ class TestGateFollower:
             assert (forward, left, up) == (0, 0, 0)
             assert np.sign(turn) == side
 
-
     def test_knows_how_far_others_have_flown(self):
         frame = np.full((64, 64, 3), 128, np.uint8)
         near = frame.copy()
@@ -169,7 +168,6 @@ class TestGoalSeeker:
             search = pilot.act(frame)
             assert search[3] > 0
         assert search[4] == pytest.approx(0, abs=0.05)
-
 
     def test_levels_the_camera_that_others_have_turned(self):
         pilot, frame = GoalSeeker(), np.full((1, 64, 64, 3), 128, np.uint8)

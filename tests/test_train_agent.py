@@ -284,6 +284,8 @@ def test_frames_and_controls_there_and_back():
         wanted = [[0.5, -0.25], [-1, 1]]
         np.testing.assert_allclose(controls.controls(controls.actions(np.array(wanted))), wanted, atol=1e-6)
     np.testing.assert_allclose(table.actions(np.array([0.5, -0.25])), [0.5, -0.25, 0, 0])  # nothing up, no fingers
+    with pytest.raises(ValueError, match=r"controls: got shape \(2, 3\), allowed is \(..., 2\)"):
+        pedals.actions(np.zeros((2, 3)))
 
 
 def test_augmented_blocks_are_moved_and_relit_alike():

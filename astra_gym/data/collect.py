@@ -75,6 +75,11 @@ class CollectArgs:
     """Collect on the workers of a Ray cluster instead: "local" starts one on this machine, "auto" or host:port joins
     one. A policy's own module or file must be on all its machines; the dataset is written here."""
 
+    def __post_init__(self) -> None:
+        for name, least in (("episodes", 1), ("blocks", 1), ("workers", 1), ("first_seed", 0)):
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"{name}: got {value}, allowed are whole numbers from {least}")
+
 
 class _RandomPolicy:
     def __init__(self, space: gym.Space, seed: int):
@@ -209,14 +214,15 @@ def collect(args: CollectArgs) -> Path:
     output = Path(args.output).absolute()
     check_empty(output)
     policy = args.policy or SCRIPTED.get(args.env, "random")
-    load_policy(policy)
+    _check_fit(policy, args.env)
     parts = output.with_name(output.name + ".parts")
     parts.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {"env": args.env, "policy": policy, "blocks": args.blocks}
     recorded = parts / "settings.json"
-    if not recorded.exists() and any(parts.glob("*.npz")):
+    begun = any(parts.glob("*.npz"))
+    if begun and not recorded.exists():
         raise ValueError(f"output: {parts} holds episodes of an unknown environment; delete it to begin anew")
-    if recorded.exists() and json.loads(recorded.read_text()) != settings:
+    if begun and json.loads(recorded.read_text()) != settings:
         raise ValueError(
             f"output: {parts} was begun with {recorded.read_text()}, not {settings}; delete it to begin anew"
         )
@@ -234,6 +240,21 @@ def collect(args: CollectArgs) -> Path:
         each.unlink()
     shutil.rmtree(parts)  # the settings last, which say whose the others are
     return output
+
+
+def _check_fit(policy: str, env_id: str) -> None:
+    """Raise a ValueError if a policy cannot act in an environment, an ImportError if a dataset cannot be written."""
+    try:
+        import minari  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f'output: cannot write datasets ({error}); pip install "astra-gym[data]"') from error
+    factory = load_policy(policy)
+    with make_block_env(env_id) as env:
+        observation, _ = env.reset(seed=0)
+        try:
+            run_episode(env, factory(env, 0), 0, 1, observation)
+        except AttributeError as error:  # an expert looks for what another simulator has
+            raise ValueError(f"policy: {policy!r} cannot act in {env_id} ({error})") from error
 
 
 def check_empty(output: Path) -> None:

@@ -40,8 +40,12 @@ def open_storage(path: Path, argument: str = "data"):
 
     Raises:
         FileNotFoundError: if there is none.
+        ImportError: if Minari is not installed.
     """
-    from minari.dataset.minari_storage import MinariStorage
+    try:
+        from minari.dataset.minari_storage import MinariStorage
+    except ImportError as error:
+        raise ImportError(f'{argument}: cannot read datasets ({error}); pip install "astra-gym[data]"') from error
 
     if not (Path(path) / "metadata.json").exists():
         raise FileNotFoundError(

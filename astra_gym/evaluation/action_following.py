@@ -67,7 +67,8 @@ def judge_actions(
     commanded, counted = given[:, :-1], np.ones((len(chosen), BLOCKS - 1), bool)
     if modality.name == "camera":
         counted = _free(chosen)
-    figures = score(commanded, said, counted, seed, episodes_of(chosen)) | {"clips": len(chosen), "labels": list(modality.labels)}
+    figures = score(commanded, said, counted, seed, episodes_of(chosen))
+    figures |= {"clips": len(chosen), "labels": list(modality.labels)}
     if modality.name == "camera":
         shown = {name: made[name] for name in ("true frames", "autoencoder", "dream")}
         figures["poses"] = camera_pose.judge_poses(chosen, commanded, shown, counted, seed)

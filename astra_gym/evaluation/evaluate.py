@@ -195,9 +195,7 @@ def _agrees(measured: dict[str, Any] | None, settings: dict[str, Any], data: dic
     return settings.items() <= measured.items() and all(measured.get(name) == its for name, its in data.items())
 
 
-def _kept(
-    file: Path, weights: str, settings: dict[str, Any], data: dict[str, dict[str, str]]
-) -> dict[str, Any]:
+def _kept(file: Path, weights: str, settings: dict[str, Any], data: dict[str, dict[str, str]]) -> dict[str, Any]:
     """The figures in a file that are of these weights, data and each part's present settings, and these settings."""
     earlier = json.loads(file.read_text()) if file.exists() else {}
     measured = earlier.get("settings", {}) if earlier.get("weights") == weights else {}

@@ -113,9 +113,7 @@ def simulate(modality: Modality, starts: Sequence[Start], actions: np.ndarray) -
     return np.array(made)
 
 
-def _compare(
-    blocks: np.ndarray, out: int, others: np.ndarray, episodes: Sequence[int], seed: int
-) -> dict[str, Any]:
+def _compare(blocks: np.ndarray, out: int, others: np.ndarray, episodes: Sequence[int], seed: int) -> dict[str, Any]:
     """PSNR in dB of the last view to the first, the farthest and other ones, and how much closer the first is.
 
     Args:

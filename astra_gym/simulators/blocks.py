@@ -45,6 +45,8 @@ class BlockFrames(gym.Wrapper):
         ValueError: if ``env`` neither observes nor renders RGB images.
     """
 
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}
+
     def __init__(self, env: gym.Env, frames: int = 4, size: int = 64, crop: Crop | None = None):
         super().__init__(env)
         self._observes_image = is_image(env.observation_space)
