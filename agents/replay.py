@@ -83,7 +83,7 @@ class BlockReplayBuffer(ReplayBuffer):
         rows = self.buffer_size if self.full else self.pos
         kept = {name: getattr(self, name)[:rows] for name in _STORED}
         with replacing(path) as unfinished:
-            np.savez(unfinished, pos=self.pos, full=self.full, **kept)
+            np.savez(unfinished, allow_pickle=False, pos=self.pos, full=self.full, **kept)
 
     def load(self, path: Path) -> None:
         """Take in what was written; the episodes under way then are cut.

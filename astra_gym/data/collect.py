@@ -169,7 +169,7 @@ def _episodes(job: Job) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
 def _save(episode: dict[str, np.ndarray], seed: int, parts: Path) -> None:
     """Write one file a seed, atomically."""
     with replacing(parts / f"{seed}.npz") as unfinished:
-        np.savez(unfinished, **episode)
+        np.savez(unfinished, allow_pickle=False, **episode)
 
 
 def _collect_here(work: tuple[Job, Path]) -> None:

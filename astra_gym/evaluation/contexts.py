@@ -73,7 +73,7 @@ def collect_contexts(
     contexts = Contexts(np.array(seeds), np.stack(blocks), np.stack(actions))
     if cache is not None:
         with replacing(cache) as unfinished:
-            np.savez_compressed(unfinished, **vars(contexts))
+            np.savez_compressed(unfinished, allow_pickle=False, **vars(contexts))
     return contexts
 
 
