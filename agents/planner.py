@@ -143,7 +143,6 @@ class Planner:
         """One world that has seen what really happened."""
         bundle = self._present.bundle
         self._futures = World(bundle, config.candidates * config.samples, scenario, steps)
-        self._guided_future = World(bundle, 1, scenario, steps)
         seen = (bundle.config.frames_per_block, bundle.config.frame_size, bundle.config.frame_size, 3)
         rows = bundle.transformer.config.modalities[scenario]
         if env.observation_space.shape != seen or self.modality.row_dim != rows:
@@ -152,7 +151,10 @@ class Planner:
                 f"the world's blocks {seen} and rows of {rows}"
             )
         self.controls = Controls(env.action_space, scenario)
-        self._guide = None if config.guide is None else _make_guide(config.guide, env)
+        self._guide: SB3Agent | None = None
+        if config.guide is not None:
+            self._guide = _make_guide(config.guide, env)
+            self._guided_future = World(bundle, 1, scenario, steps)
         self.goal: np.ndarray | None = None
         """Picture to come close to, ``uint8 (H, W, 3)``; None to collect reward."""
         if config.goal is not None:
