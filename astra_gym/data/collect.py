@@ -243,12 +243,15 @@ def collect(args: CollectArgs) -> Path:
 
 
 def _check_fit(policy: str, env_id: str) -> None:
-    """Raise a ValueError if a policy cannot act in an environment, an ImportError if a dataset cannot be written."""
+    """Raise a ValueError if there is no such policy, or one of ours cannot act in the environment; an ImportError if a
+    dataset cannot be written."""
     try:
         import minari  # noqa: F401
     except ImportError as error:
         raise ImportError(f'output: cannot write datasets ({error}); pip install "astra-gym[data]"') from error
     factory = load_policy(policy)
+    if policy not in POLICIES:  # whose first act may be to load a large model, which is the workers' affair
+        return
     with make_block_env(env_id) as env:
         observation, _ = env.reset(seed=0)
         try:
