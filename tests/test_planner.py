@@ -268,6 +268,9 @@ def test_judged_in_the_simulator(scenario, joint_world, tmp_path):
     )
     figures = judge_planning(args)
     assert list(figures["agents"]) == ["random", "cem_h1_n8", "cem_h2_n2"]
+    assert "| CEM | 2 | 2 |" in str(figures)
+    guided = replace(args, planner=replace(args.planner, guide="learned"), horizons=(), beside=())
+    assert "| CEM, guided by learned | 2 | 2 |" in str(judge_planning(replace(guided, output=tmp_path / "guided")))
     for judged in figures["agents"].values():
         assert 0 <= judged["success"]["value"] <= 1
         assert np.isfinite(judged["return"]["value"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
@@ -114,7 +115,7 @@ def evaluate(args: EvaluateArgs) -> Figures:
         ValueError: on an argument that cannot be, such as a scenario that the world does not know.
         FileNotFoundError: if there are no held-out episodes or no world.
         ConnectionError: if ``args.ray`` names no cluster that can be joined.
-        ImportError: if it names one and Ray is not installed.
+        ImportError: if it names one and Ray is not installed, or matplotlib, SciPy or scikit-image are not.
     """
     from astra_gym.bundles import PRETRAINED, bundled_worlds, fingerprint, load_bundle
     from astra_gym.data.episodes import open_storage
@@ -248,6 +249,9 @@ def quickened(args: EvaluateArgs) -> EvaluateArgs:
 
 
 def _check(args: EvaluateArgs) -> None:
+    for package in ("matplotlib", "scipy", "skimage"):
+        if find_spec(package) is None:
+            raise ImportError(f'evaluate: {package} is not installed; pip install "astra-gym[eval]"')
     if args.quick and args.write_docs:
         raise ValueError("write_docs: got True with quick, whose figures say nothing; allowed is False")
     counts = ("clips", "context", "episodes", "drift_worlds", "control_starts", "journeys", "pushes", "batch")

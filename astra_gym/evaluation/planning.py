@@ -146,7 +146,8 @@ def judge_planning(args: PlanArgs) -> PlanFigures:
         agents[label] = _figures(rows, further[0], args.resamples)
         if label in planners:
             config = planners[label]
-            agents[label] |= {"method": config.method, "horizon": config.horizon, "candidates": config.candidates}
+            shown = "method", "guide", "horizon", "candidates"
+            agents[label] |= {name: getattr(config, name) for name in shown}
     figures = PlanFigures(**settings, episodes=args.episodes, success=success, weights=weights, agents=agents)
     write_json(args.output / f"plan_{args.scenario}.json", figures)
     return figures
@@ -167,7 +168,8 @@ def _checked(args: PlanArgs) -> dict[str, PlannerConfig]:
         replace(base, horizon=horizon, candidates=candidates, execute=min(base.execute, horizon))
         for horizon, candidates in dict.fromkeys(settings)
     ]
-    return {f"{config.method}_h{config.horizon}_n{config.candidates}": config for config in planners}
+    ending = "" if base.guide is None else "_guided"
+    return {f"{config.method}_h{config.horizon}_n{config.candidates}{ending}": config for config in planners}
 
 
 def _missing() -> np.ndarray:
@@ -245,6 +247,8 @@ def plan_table(figures: dict[str, Any]) -> str:
     ]
     for label, judged in figures["agents"].items():
         name = judged["method"].upper() if "method" in judged else label
+        if judged.get("guide") is not None:
+            name += f", guided by {judged['guide']}"
         cells = [str(judged.get(key, "-")) for key in ("horizon", "candidates")]
         cells += [with_interval(judged["success"], 2), with_interval(judged["return"], 1)]
         cells += [with_interval(judged[key], 2) for key in further]
