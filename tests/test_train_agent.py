@@ -24,6 +24,7 @@ from astra_gym.agents.train import (
     make_vec_env,
     train_agent,
 )
+from astra_gym.data.episodes import Episode
 
 SIMULATOR = "AstraSim/Drive-v0"
 WORLD = "AstraDrive-v0"
@@ -86,7 +87,7 @@ def test_one_learns_at_the_temperature_that_is_asked_for(tmp_path):
         envs = make_vec_env(args, args.settings())
         envs.seed(0)
         envs.reset()
-        observation = envs.step(np.zeros((2, 3), np.float32))[0]
+        observation = envs.step(np.zeros((2, 2), np.float32))[0]
         envs.close()
         return observation
 
@@ -264,8 +265,10 @@ def test_recorded_episodes_are_learned_from_besides(tmp_path, monkeypatch):
     evaluate = model.policy.evaluate_actions
     monkeypatch.setattr(model.policy, "evaluate_actions", lambda *of: (learned.append(len(of[1])), evaluate(*of))[1])
     recorded = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 64, 64, 3), dtype=np.uint8)
+    actions, nothing = np.zeros((4, 3), np.float32), np.zeros(4, np.float32)
+    episodes = [Episode(seed, blocks, actions, nothing, nothing > 0) for seed, blocks in enumerate(recorded)]
     teachers = [Witness(), Witness()]
-    imitate(model, envs, teachers, DRIVE.action_space, "drive", Lessons(12, 1), list(recorded))
+    imitate(model, envs, teachers, DRIVE.action_space, "drive", Lessons(12, 1), episodes)
     np.testing.assert_array_equal(teachers[0].shown[:2], recorded)
     for teacher, watched in zip(teachers, (2, 0), strict=True):  # and three dreams of two blocks each
         assert [len(blocks) for blocks in teacher.shown[watched:]] == [2, 2, 2]
