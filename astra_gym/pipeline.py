@@ -81,7 +81,7 @@ class AstraPipeline(DiffusionPipeline):
     @torch.no_grad()
     def enable_sequential_cpu_offload(self, *arguments: Any, **options: Any) -> None:
         """Not possible: the transformer reads the weights of layers that then are not on the device."""
-        raise NotImplementedError("enable_sequential_cpu_offload: not possible; use enable_model_cpu_offload")
+        raise RuntimeError("enable_sequential_cpu_offload: not possible; use enable_model_cpu_offload")
 
     def encode_prompt(self, prompt: str) -> Tensor:
         """UMT5's embeddings of a prompt, zeros after its end, ``(1, 512, text_dim)``."""

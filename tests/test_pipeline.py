@@ -56,7 +56,7 @@ def test_output(pipe, image):
 
 
 def test_offload_that_cannot_be_is_refused(pipe):
-    with pytest.raises(NotImplementedError, match="use enable_model_cpu_offload"):
+    with pytest.raises(RuntimeError, match="use enable_model_cpu_offload"):
         pipe.enable_sequential_cpu_offload()
 
 

@@ -14,8 +14,9 @@ from astra_gym.agents.sb3 import wrap_for_sb3
 from astra_gym.bundles import fingerprint, load_bundle
 from astra_gym.cli import main
 from astra_gym.data.collect import CollectArgs, collect
-from astra_gym.data.episodes import open_storage, read_episodes
+from astra_gym.data.episodes import read_episodes
 from astra_gym.data.join import JoinArgs, join
+from astra_gym.data.storage import open_storage
 from astra_gym.evaluation.ledger import Ledger, digest, policy_key
 from astra_gym.evaluation.transfer import checkpoints, scores, untrained
 from astra_gym.evaluation.truth import Episode, simulator_id, true_returns

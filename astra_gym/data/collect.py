@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from astra_gym import cluster
+from astra_gym.data.storage import require_minari
 from astra_gym.files import replacing, write_json
 from astra_gym.processes import worker_pool
 from astra_gym.scenarios import frames_per_second, simulator_id
@@ -213,6 +214,7 @@ def collect(args: CollectArgs) -> Path:
     """
     output = Path(args.output).absolute()
     check_empty(output)
+    require_minari("output")
     policy = args.policy or SCRIPTED.get(args.env, "random")
     _check_fit(policy, args.env)
     parts = output.with_name(output.name + ".parts")
@@ -243,12 +245,7 @@ def collect(args: CollectArgs) -> Path:
 
 
 def _check_fit(policy: str, env_id: str) -> None:
-    """Raise a ValueError if there is no such policy, or one of ours cannot act in the environment; an ImportError if a
-    dataset cannot be written."""
-    try:
-        import minari  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f'output: cannot write datasets ({error}); pip install "astra-gym[data]"') from error
+    """Raise a ValueError if there is no such policy, or one of ours cannot act in the environment."""
     factory = load_policy(policy)
     if policy not in POLICIES:  # whose first act may be to load a large model, which is the workers' affair
         return

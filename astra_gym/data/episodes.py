@@ -13,11 +13,12 @@ import torch
 from filelock import FileLock
 from tqdm import tqdm
 
-from astra_gym.actions import MODALITIES, Modality
+from astra_gym.actions import Modality
+from astra_gym.data.storage import open_storage
 from astra_gym.files import replacing
 from astra_gym.models.autoencoder import BlockAutoencoder, to_model
 from astra_gym.precision import computes_in_bf16
-from astra_gym.scenarios import Scenario, simulator_id
+from astra_gym.scenarios import Scenario
 
 
 @dataclass
@@ -33,33 +34,6 @@ class Episode:
     """float32 (T,)"""
     terminations: np.ndarray
     """bool (T,)"""
-
-
-def open_storage(path: Path, argument: str = "data"):
-    """The Minari storage in a folder, which ``argument`` names.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ImportError: if Minari is not installed.
-    """
-    try:
-        from minari.dataset.minari_storage import MinariStorage
-    except ImportError as error:
-        raise ImportError(f'{argument}: cannot read datasets ({error}); pip install "astra-gym[data]"') from error
-
-    if not (Path(path) / "metadata.json").exists():
-        raise FileNotFoundError(
-            f"{argument}: no Minari dataset in {path}; make one with `{_how_to_collect(Path(path))}`"
-        )
-    return MinariStorage.read(path)
-
-
-def _how_to_collect(path: Path) -> str:
-    """A command that makes a dataset at ``<scenario>/train`` or ``<scenario>/val``."""
-    scenario = path.absolute().parent.name
-    env = simulator_id(scenario) if scenario in MODALITIES else "ID"
-    held_out = " --episodes 32 --first-seed 1000000" if path.name == "val" else ""
-    return f"astra-gym collect --env {env} --output {path}{held_out}"
 
 
 def read_scenario(path: Path, argument: str = "data") -> Scenario:

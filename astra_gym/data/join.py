@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from astra_gym.data.collect import check_empty
-from astra_gym.data.episodes import open_storage
+from astra_gym.data.storage import open_storage
 
 
 @dataclass

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from astra_gym.evaluation import report
 from astra_gym.evaluation.report import Figures
@@ -118,7 +119,8 @@ def evaluate(args: EvaluateArgs) -> Figures:
         ImportError: if it names one and Ray is not installed, or matplotlib, SciPy or scikit-image are not.
     """
     from astra_gym.bundles import PRETRAINED, bundled_worlds, fingerprint, load_bundle
-    from astra_gym.data.episodes import open_storage
+    from astra_gym.data.episodes import data_fingerprint
+    from astra_gym.data.storage import open_storage
     from astra_gym.evaluation.on_cluster import judge_on_cluster
     from astra_gym.evaluation.routing import judge_routing
     from astra_gym.evaluation.scenario import PARTS
@@ -136,10 +138,13 @@ def evaluate(args: EvaluateArgs) -> Figures:
         open_storage(args.data / name / "train")
     args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / "figures.json"
-    settings = _settings(args)
-    data = {name: _data_settings(args, name) for name in everything}
+    content = cache(data_fingerprint)  # which takes some seconds, so only of what is asked for, and once
+
+    def settings(part: str, names: Sequence[str]) -> dict[str, Any]:
+        return _settings(args, part, {label: content(folder) for label, folder in _taken(args, part, names).items()})
+
     figures: dict[str, Any] = {"world": str(args.world), "weights": fingerprint(bundle), "seed": args.seed}
-    figures |= _kept(file, figures["weights"], settings, data)
+    figures |= _kept(file, figures["weights"], everything, settings)
     wanted = [
         (name, part)
         for name in needed
@@ -148,15 +153,15 @@ def evaluate(args: EvaluateArgs) -> Figures:
     ]
     for name, part, found in judge_on_cluster(args, wanted) if args.ray else _judge_here(args, bundle, wanted):
         figures["scenarios"][name] |= found
-        figures["settings"]["scenarios"][name][part] = settings[part] | _used(part, data[name])
+        figures["settings"]["scenarios"][name][part] = settings(part, [name])
         write_json(file, figures)
     if "routing" in args.parts and not (args.resume and "routing" in figures):
         figures["routing"] = judge_routing(bundle, args.data, everything, args.context, args.seed)
-        figures["settings"]["routing"] = settings["routing"] | _of_all(data)
+        figures["settings"]["routing"] = settings("routing", everything)
         write_json(file, figures)
     if "speed" in args.parts and not (args.resume and "speed" in figures):
         figures["speed"] = measure_speed(args.world, args.device, everything[0], steps=20 if args.quick else 200)
-        figures["settings"]["speed"] = settings["speed"]
+        figures["settings"]["speed"] = settings("speed", everything)
     write_json(file, figures)
     report.write(figures, args.output, args.runs)
     if args.write_docs:
@@ -165,50 +170,44 @@ def evaluate(args: EvaluateArgs) -> Figures:
     return Figures(figures)
 
 
-def _settings(args: EvaluateArgs) -> dict[str, Any]:
-    """What decides the figures of each part, as JSON has it."""
-    settings = {part: {name: getattr(args, name) for name in names} for part, names in DECIDING.items()}
-    return json.loads(json.dumps(settings, default=str))
+def _settings(args: EvaluateArgs, part: str, contents: dict[str, str]) -> dict[str, Any]:
+    """What decides a part's figures, as JSON has it: arguments, and fingerprints of the datasets that it takes."""
+    chosen = {name: getattr(args, name) for name in DECIDING[cast(Part, part)]} | {"contents": contents}
+    return json.loads(json.dumps(chosen, default=str))
 
 
-def _data_settings(args: EvaluateArgs, name: str) -> dict[str, str]:
-    """Fingerprints of a scenario's datasets that are there."""
-    from astra_gym.data.episodes import data_fingerprint
-
-    folders = {split: args.data / name / split for split in ("val", "train")}
-    return {split: data_fingerprint(folder) for split, folder in folders.items() if (folder / "metadata.json").exists()}
-
-
-def _used(part: str, data: dict[str, str]) -> dict[str, str]:
-    """Those of ``data`` that a part takes; a part that makes its own starts takes none."""
-    splits = {"pushing": (), "actions": ("val", "train")}.get(part, ("val",))
-    return {split: data[split] for split in splits if split in data}
+def _taken(args: EvaluateArgs, part: str, scenarios: Sequence[str]) -> dict[str, Path]:
+    """The datasets that a part of these scenarios takes and that are there."""
+    splits = {"pushing": (), "speed": (), "actions": ("val", "train")}.get(part, ("val",))
+    folders = {f"{name}/{split}": args.data / name / split for name in scenarios for split in splits}
+    return {label: folder for label, folder in folders.items() if (folder / "metadata.json").exists()}
 
 
-def _of_all(data: dict[str, dict[str, str]]) -> dict[str, str]:
-    return {name: its["val"] for name, its in data.items() if "val" in its}
+def _kept(
+    file: Path, weights: str, scenarios: Sequence[str], settings: Callable[[str, Sequence[str]], dict[str, Any]]
+) -> dict[str, Any]:
+    """The figures in a file that are of these weights and of each part's present settings, and these settings.
 
-
-def _agrees(measured: dict[str, Any] | None, settings: dict[str, Any], data: dict[str, str]) -> bool:
-    """Whether figures were measured with these settings, on these data as far as they are still there."""
-    if measured is None:
-        return False
-    return settings.items() <= measured.items() and all(measured.get(name) == its for name, its in data.items())
-
-
-def _kept(file: Path, weights: str, settings: dict[str, Any], data: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """The figures in a file that are of these weights, data and each part's present settings, and these settings."""
+    Data that is not there any more is not asked for.
+    """
     earlier = json.loads(file.read_text()) if file.exists() else {}
     measured = earlier.get("settings", {}) if earlier.get("weights") == weights else {}
+
+    def same(of: dict[str, Any] | None, part: str, names: Sequence[str]) -> bool:
+        if of is None:
+            return False
+        present = settings(part, names)
+        return present == of | {"contents": {label: of.get("contents", {}).get(label) for label in present["contents"]}}
+
     figures: dict[str, Any] = {"scenarios": {}, "settings": {"scenarios": {}}}
-    for name in data:
-        its = measured.get("scenarios", {}).get(name, {})
-        same = {part: its[part] for part in its if _agrees(its[part], settings[part], _used(part, data[name]))}
-        found = earlier["scenarios"][name].items() if same else ()
-        figures["scenarios"][name] = {key: values for key, values in found if _MADE_BY.get(key, key) in same}
-        figures["settings"]["scenarios"][name] = same
-    for part, used in (("routing", _of_all(data)), ("speed", {})):
-        if _agrees(measured.get(part), settings[part], used):
+    for name in scenarios:
+        parts = measured.get("scenarios", {}).get(name, {})
+        kept = {part: its for part, its in parts.items() if same(its, part, [name])}
+        found = earlier["scenarios"][name].items() if kept else ()
+        figures["scenarios"][name] = {key: values for key, values in found if _MADE_BY.get(key, key) in kept}
+        figures["settings"]["scenarios"][name] = kept
+    for part in ("routing", "speed"):
+        if same(measured.get(part), part, scenarios):
             figures[part], figures["settings"][part] = earlier[part], measured[part]
     return figures
 

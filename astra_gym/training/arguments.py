@@ -8,7 +8,8 @@ from pathlib import Path
 
 from astra_gym.actions import MODALITIES, Modality
 from astra_gym.bundles import WorldConfig
-from astra_gym.data.episodes import longest_episode, open_storage, read_scenario
+from astra_gym.data.episodes import longest_episode, read_scenario
+from astra_gym.data.storage import open_storage
 from astra_gym.precision import usable_device
 from astra_gym.sampler import FlowConfig
 from astra_gym.scenarios import check_name, in_order

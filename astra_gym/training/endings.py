@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from astra_gym.bundles import WorldConfig, load_bundle, scenarios_of, world_folder
 from astra_gym.data.collect import check_empty
-from astra_gym.data.episodes import open_storage
+from astra_gym.data.storage import open_storage
 from astra_gym.evaluation.heads import NEAR, judge_termination
 from astra_gym.evaluation.intervals import with_interval
 from astra_gym.models.heads import RewardHeads
